@@ -1,0 +1,184 @@
+//! Layer 2: what goes out: everything that the world is asked to do.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::entry::Entries;
+use crate::membership::Membership;
+use crate::message::Rpc;
+use crate::types::{HardState, Index, NodeId, Position, ReadId, RequestId, Term, WriteSeq};
+
+/// Something for the caller to do. Each may be started the moment it is returned, in any order
+/// and in parallel, but for two queues: the log writer keeps the order of `Persist`, the applier
+/// the order of `Apply`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send `rpc` to `to`. May be lost.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// What to send.
+        rpc: Rpc,
+    },
+    /// Write to stable storage, then say [`Event::Persisted`](crate::Event::Persisted).
+    Persist {
+        /// Names the write; they rise by one.
+        seq: WriteSeq,
+        /// The new term and vote, if they changed.
+        hard_state: Option<HardState>,
+        /// Entries to append. They replace whatever the log holds from the first one's index on.
+        entries: Entries,
+    },
+    /// Apply committed entries to the state machine, in order, answer the proposals among them
+    /// with the machine's results, then say [`Event::Applied`](crate::Event::Applied).
+    Apply {
+        /// The entries, following on those of the last `Apply`.
+        entries: Entries,
+        /// Which of them were proposed here, in order of their index.
+        tokens: Vec<(Index, RequestId)>,
+    },
+    /// The answer to a read, or the bad news about a proposal.
+    Reply {
+        /// Whose answer it is.
+        request: RequestId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Read entries that are no longer in memory, then say [`Event::LogRead`](crate::Event::LogRead).
+    /// The answer may be lost: the core asks again.
+    ReadLog {
+        /// Comes back in the answer.
+        id: ReadId,
+        /// What for; the core's business, but good to see in a trace.
+        purpose: Purpose,
+        /// The first entry wanted.
+        from: Index,
+        /// The last entry wanted.
+        through: Index,
+        /// Stop before exceeding this many bytes, but return at least one entry.
+        max_bytes: u64,
+    },
+    /// The cluster's configuration as of now, at the first step and at every change: it is where
+    /// a transport learns its peers.
+    Configured {
+        /// The configuration.
+        membership: Membership,
+    },
+    /// Something worth logging. Losing it harms nothing.
+    Observe(Observation),
+}
+
+/// What entries are read back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// To be sent to this peer, which is far behind.
+    Peer(NodeId),
+    /// To be applied here, after a restart.
+    Apply,
+}
+
+/// How a request ended, other than by being applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Read now: the state machine has applied everything that this read must see.
+    ReadReady {
+        /// The index it must see.
+        index: Index,
+    },
+    /// Not done, and certain not to be: another server is leader.
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// Not done, and certain not to be: a limit is reached; try again later.
+    Busy(Busy),
+    /// The proposal may or may not be committed in the end: leadership was lost in between.
+    Unknown {
+        /// Who leads now, if known.
+        leader: Option<NodeId>,
+    },
+    /// Not done, and certain not to be: this node's storage has failed.
+    StorageFailed,
+}
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// [`Limits::unsynced_bytes_max`](crate::Limits::unsynced_bytes_max): the disk is behind.
+    Unsynced,
+    /// [`Limits::uncommitted_bytes_max`](crate::Limits::uncommitted_bytes_max): a majority is behind.
+    Uncommitted,
+    /// [`Limits::pending_proposals_max`](crate::Limits::pending_proposals_max).
+    Proposals,
+    /// [`Limits::pending_reads_max`](crate::Limits::pending_reads_max).
+    Reads,
+}
+
+/// The roles of Figure 4, and the one before a candidate (Thesis 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RoleKind {
+    /// Takes entries from a leader.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Takes requests and replicates them.
+    Leader,
+}
+
+/// What is worth logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// This node's role or term changed.
+    Role {
+        /// The term.
+        term: Term,
+        /// The role in it.
+        role: RoleKind,
+    },
+    /// This node learnt who leads, or that nobody does.
+    Leader {
+        /// The term.
+        term: Term,
+        /// Its leader.
+        leader: Option<NodeId>,
+    },
+    /// A proposal got its place in the leader's log.
+    Accepted {
+        /// Whose.
+        request: RequestId,
+        /// Where.
+        position: Position,
+    },
+    /// The commit index rose.
+    Committed {
+        /// Up to here.
+        position: Position,
+    },
+}
+
+impl fmt::Display for RoleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}
+
+/// `@3 leader`: put the node before it and it is the shared notation.
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role { term, role } => write!(f, "@{term} {role}"),
+            Self::Leader { term, leader: Some(leader) } => write!(f, "@{term} follows {leader}"),
+            Self::Leader { term, leader: None } => write!(f, "@{term} knows no leader"),
+            Self::Accepted { request, position } => write!(f, "accepted request {request} as {position}"),
+            Self::Committed { position } => write!(f, "committed {position}"),
+        }
+    }
+}

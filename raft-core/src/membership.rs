@@ -1,0 +1,85 @@
+//! Layer 1: who belongs to the cluster.
+
+use alloc::vec::Vec;
+
+use crate::error::MembershipError;
+use crate::types::{NodeId, StoreId};
+
+/// One member of a configuration: its id, and the store that it joined with. Votes and
+/// acknowledgements count only from that store (contract V9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Member {
+    /// The member's id.
+    pub node: NodeId,
+    /// The store that it joined with.
+    pub store: StoreId,
+}
+
+/// A configuration of the cluster (§6): the servers whose majority decides.
+///
+/// Invariants: sorted by node id, no id and no store twice. It may be empty: a node that has
+/// not joined yet belongs to nothing and never campaigns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Membership {
+    voters: Vec<Member>,
+}
+
+impl Membership {
+    /// The most voters that a configuration may have; more would make every write wait for the
+    /// slowest of too many.
+    pub const VOTERS_MAX: usize = 9;
+
+    /// A configuration of these voters.
+    ///
+    /// # Errors
+    /// If a node or a store appears twice, or there are more than [`Self::VOTERS_MAX`].
+    pub fn new(voters: impl IntoIterator<Item = Member>) -> Result<Self, MembershipError> {
+        let mut voters: Vec<Member> = voters.into_iter().take(Self::VOTERS_MAX + 1).collect();
+        if voters.len() > Self::VOTERS_MAX {
+            return Err(MembershipError::TooManyVoters { max: Self::VOTERS_MAX });
+        }
+        voters.sort_unstable();
+        for (nth, member) in voters.iter().enumerate() {
+            for later in voters.iter().skip(nth + 1) {
+                if member.node == later.node {
+                    return Err(MembershipError::DuplicateNode { node: member.node });
+                }
+                if member.store == later.store {
+                    return Err(MembershipError::DuplicateStore { first: member.node, second: later.node });
+                }
+            }
+        }
+        Ok(Self { voters })
+    }
+
+    /// The voters, sorted by id.
+    pub fn voters(&self) -> &[Member] {
+        &self.voters
+    }
+
+    /// The voter with this id.
+    pub fn voter(&self, node: NodeId) -> Option<&Member> {
+        self.voters.iter().find(|member| member.node == node)
+    }
+
+    /// Whether `node`, speaking with `store`, is a voter: a member's id with another store under
+    /// it is somebody else.
+    pub fn is_voter(&self, node: NodeId, store: StoreId) -> bool {
+        self.voter(node).is_some_and(|member| member.store == store)
+    }
+}
+
+/// Checks what [`Membership::new`] checks: a configuration that was read is as valid as one that was made.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Membership {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        struct Unchecked {
+            voters: Vec<Member>,
+        }
+        let Unchecked { voters } = Unchecked::deserialize(deserializer)?;
+        Self::new(voters).map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,304 @@
+//! Layer 2: what comes in: events, and the messages of other servers.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+
+use bytes::Bytes;
+
+use crate::entry::Entries;
+use crate::types::{Boot, Index, NodeId, Peer, Position, ReadId, RequestId, Round, Term, Time, WriteSeq};
+
+/// What happened, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Read from the caller's monotonic clock no earlier than the event was taken out of its
+    /// queue (contract T1). Time that runs backwards is clamped.
+    pub at: Time,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The moment that [`Raft::deadline`](crate::Raft::deadline) asked for has come.
+    Tick,
+    /// Another server sent something; `from` is whom the channel has authenticated.
+    Received {
+        /// The sender.
+        from: Peer,
+        /// What it sent.
+        rpc: Rpc,
+    },
+    /// A client wants `command` replicated. Answered by [`Effect::Apply`](crate::Effect::Apply)
+    /// carrying `request`, or by [`Effect::Reply`](crate::Effect::Reply).
+    Propose {
+        /// Comes back in the answer.
+        request: RequestId,
+        /// Opaque to Raft.
+        command: Bytes,
+    },
+    /// A client wants to read the state machine as of now: linearizable, without the log (§8).
+    Read {
+        /// Comes back in the answer.
+        request: RequestId,
+    },
+    /// Every [`Effect::Persist`](crate::Effect::Persist) up to this one is on stable storage.
+    Persisted {
+        /// The newest finished write.
+        seq: WriteSeq,
+    },
+    /// The state machine has applied everything up to this index.
+    Applied {
+        /// The newest applied index.
+        index: Index,
+    },
+    /// The answer to [`Effect::ReadLog`](crate::Effect::ReadLog).
+    LogRead {
+        /// Which question it answers.
+        id: ReadId,
+        /// What was found.
+        outcome: LogReadOutcome,
+    },
+    /// The channel to this peer broke; what was in it is lost.
+    PeerUnreachable {
+        /// The peer.
+        node: NodeId,
+    },
+    /// A write or a sync failed for good. Nothing that waits for the disk will ever be released.
+    StorageFailed,
+}
+
+/// What the log reader found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogReadOutcome {
+    /// Entries from the index asked for on, at least one.
+    Entries(Entries),
+    /// They could not be read; the core asks again after a while.
+    Damaged,
+}
+
+/// Names one (pre-)election of one life of one server, so that a late answer to another one is
+/// recognised (contract V8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct CampaignId {
+    /// The life.
+    pub boot: Boot,
+    /// Counts campaigns within it.
+    pub number: u64,
+}
+
+/// What servers say to each other. Each names the term it speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Rpc {
+    /// "Would you vote for me in `term`?" Changes nothing at either end (Thesis 9.6).
+    PreVote {
+        /// The term that the sender would campaign in: one above its own.
+        term: Term,
+        /// Echoed in the answer.
+        campaign: CampaignId,
+        /// The end of the sender's log.
+        last: Position,
+    },
+    /// The answer to [`Rpc::PreVote`].
+    PreVoteReply {
+        /// With a grant the term asked for, with a refusal the own one.
+        term: Term,
+        /// From the question.
+        campaign: CampaignId,
+        /// The answer.
+        verdict: Verdict,
+    },
+    /// `RequestVote` of Figure 2.
+    Vote {
+        /// The candidate's term.
+        term: Term,
+        /// The end of its log.
+        last: Position,
+    },
+    /// The answer to [`Rpc::Vote`].
+    VoteReply {
+        /// The voter's term.
+        term: Term,
+        /// The answer.
+        verdict: Verdict,
+    },
+    /// `AppendEntries` of Figure 2. Shared, because it is often the same for several peers:
+    /// a transport can encode it once.
+    Append(Arc<Append>),
+    /// The answer to an append: accepted and durable up to `matched`.
+    AppendReply {
+        /// The follower's term.
+        term: Term,
+        /// The round of the newest append that this answers.
+        round: Round,
+        /// The follower holds, durably, the leader's log up to here.
+        matched: Index,
+    },
+    /// The answer to an append whose `prev` the follower does not hold.
+    AppendRejected(Box<Rejection>),
+    /// "I am still leader." Small, never behind bulk, answered at once.
+    Heartbeat {
+        /// The leader's term.
+        term: Term,
+        /// Echoed in the answer.
+        round: Round,
+        /// The leader's commit index, but no further than the peer is known to match.
+        commit: Index,
+    },
+    /// The answer to [`Rpc::Heartbeat`].
+    HeartbeatReply {
+        /// The follower's term.
+        term: Term,
+        /// From the question.
+        round: Round,
+        /// Matches this leader, and durable.
+        matched: Index,
+        /// Matches this leader, durable or not: what has arrived.
+        verified: Index,
+    },
+    /// The commit index alone, for a peer whose pipe is idle. Not answered.
+    CommitNotice {
+        /// The leader's term.
+        term: Term,
+        /// As in [`Rpc::Heartbeat`].
+        commit: Index,
+    },
+    /// "Your term is over": the answer to an append or heartbeat of an earlier term.
+    TermOver {
+        /// The own term.
+        term: Term,
+    },
+}
+
+/// The answer to a vote or pre-vote request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Verdict {
+    /// Yes.
+    Granted,
+    /// No: the candidate's log is behind, the vote is taken, or its term is over.
+    Refused,
+    /// No, only because the voter has heard from a leader lately. Worth asking again soon.
+    LeaderAlive,
+}
+
+/// `AppendEntries` of Figure 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Append {
+    /// The leader's term.
+    pub term: Term,
+    /// Echoed in the answer.
+    pub round: Round,
+    /// The position just before the entries.
+    pub prev: Position,
+    /// The leader's commit index, whatever the peer holds: it clamps.
+    pub commit: Index,
+    /// The entries; none in a probe.
+    pub entries: Entries,
+}
+
+/// Why an append was not taken: where the logs may part (§5.3, contract R2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Rejection {
+    /// The follower's term.
+    pub term: Term,
+    /// The round of the append.
+    pub round: Round,
+    /// The `prev.index` of the append.
+    pub prev: Index,
+    /// The follower's last position at or before `prev` that the leader may share: the end of
+    /// its newest run whose term is not above `prev`'s.
+    pub hint: Position,
+    /// The follower's commit index: up to here the logs agree for certain.
+    pub commit: Index,
+}
+
+/// Which queue a message belongs into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Small and late at once: votes, heartbeats, acknowledgements.
+    Urgent,
+    /// Carries entries.
+    Bulk,
+}
+
+impl Rpc {
+    /// The term it speaks for.
+    pub fn term(&self) -> Term {
+        match self {
+            Self::Append(append) => append.term,
+            Self::AppendRejected(rejection) => rejection.term,
+            Self::PreVote { term, .. }
+            | Self::PreVoteReply { term, .. }
+            | Self::Vote { term, .. }
+            | Self::VoteReply { term, .. }
+            | Self::AppendReply { term, .. }
+            | Self::Heartbeat { term, .. }
+            | Self::HeartbeatReply { term, .. }
+            | Self::CommitNotice { term, .. }
+            | Self::TermOver { term } => *term,
+        }
+    }
+
+    /// Which queue it belongs into.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Append(_) => Class::Bulk,
+            Self::PreVote { .. }
+            | Self::PreVoteReply { .. }
+            | Self::Vote { .. }
+            | Self::VoteReply { .. }
+            | Self::AppendReply { .. }
+            | Self::AppendRejected(_)
+            | Self::Heartbeat { .. }
+            | Self::HeartbeatReply { .. }
+            | Self::CommitNotice { .. }
+            | Self::TermOver { .. } => Class::Urgent,
+        }
+    }
+}
+
+/// `Append @3 base=7@3 [8@3] commit=7`: the shared notation of logs, traces and scripts.
+impl fmt::Display for Rpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PreVote { term, last, .. } => write!(f, "PreVote @{term} last={last}"),
+            Self::PreVoteReply { term, verdict, .. } => write!(f, "PreVoteReply @{term} {verdict}"),
+            Self::Vote { term, last } => write!(f, "Vote @{term} last={last}"),
+            Self::VoteReply { term, verdict } => write!(f, "VoteReply @{term} {verdict}"),
+            Self::Append(append) => {
+                let Append { term, round, prev, commit, entries } = &**append;
+                write!(f, "Append @{term} base={prev} {entries} commit={commit} round={round}")
+            }
+            Self::AppendReply { term, round, matched } => {
+                write!(f, "AppendReply @{term} match={matched} round={round}")
+            }
+            Self::AppendRejected(rejection) => {
+                let Rejection { term, round, prev, hint, commit } = &**rejection;
+                write!(f, "AppendRejected @{term} prev={prev} hint={hint} commit={commit} round={round}")
+            }
+            Self::Heartbeat { term, round, commit } => write!(f, "Heartbeat @{term} commit={commit} round={round}"),
+            Self::HeartbeatReply { term, round, matched, verified } => {
+                write!(f, "HeartbeatReply @{term} match={matched} verified={verified} round={round}")
+            }
+            Self::CommitNotice { term, commit } => write!(f, "CommitNotice @{term} commit={commit}"),
+            Self::TermOver { term } => write!(f, "TermOver @{term}"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+            Self::LeaderAlive => "leader-alive",
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Hub: what an operator, a metric or a test may want to know of a node.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::durable::Identity;
+use crate::effect::RoleKind;
+use crate::membership::Membership;
+use crate::types::{HardState, Index, NodeId, Position, WriteSeq};
+
+/// A picture of one node at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who this is.
+    pub identity: Identity,
+    /// What it does.
+    pub role: RoleKind,
+    /// Its term and vote.
+    pub hard_state: HardState,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The cluster, as far as it knows.
+    pub membership: Membership,
+    /// Where its log stands.
+    pub log: LogStatus,
+    /// As leader: what it believes of each peer.
+    pub peers: Vec<PeerStatus>,
+    /// What waits for an answer, for the disk, or was dropped.
+    pub load: LoadStatus,
+}
+
+/// Where a log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The position before the first entry.
+    pub base: Position,
+    /// The last entry, durable or not.
+    pub last: Position,
+    /// On stable storage up to here.
+    pub durable: Index,
+    /// Committed up to here, as far as this node knows.
+    pub commit: Index,
+    /// Applied up to here.
+    pub applied: Index,
+    /// Whether an entry of the current term is committed; only then may a leader answer reads.
+    pub committed_in_term: bool,
+    /// Bytes of entries in memory.
+    pub cached_bytes: u64,
+}
+
+/// What a leader believes of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub node: NodeId,
+    /// Known to match, durably, up to here.
+    pub matched: Index,
+    /// The next entry to send.
+    pub next: Index,
+    /// Whether the leader still looks for the point where the logs agree.
+    pub probing: bool,
+    /// Appends under way.
+    pub inflight: usize,
+    /// How long ago the newest message was sent that it has answered.
+    pub silent_for: Duration,
+}
+
+/// What waits, and what was dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadStatus {
+    /// Proposals without an answer.
+    pub proposals: usize,
+    /// Reads without an answer.
+    pub reads: usize,
+    /// Promises that wait for the disk.
+    pub held: usize,
+    /// The newest write handed to storage.
+    pub written: WriteSeq,
+    /// The newest write known to be durable.
+    pub persisted: WriteSeq,
+    /// Messages that were dropped, by reason.
+    pub drops: Drops,
+    /// Whether storage has failed for good.
+    pub storage_failed: bool,
+}
+
+/// Messages dropped since the start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Of an earlier term, or an answer to something that is over.
+    pub stale: u64,
+    /// A term too far above the own one to be true.
+    pub absurd_term: u64,
+    /// From a store that is not the member's, or from an earlier life of it.
+    pub foreign: u64,
+    /// Contradicts itself or what is known: a faulty peer.
+    pub malformed: u64,
+    /// Entries not taken because the disk is behind.
+    pub overload: u64,
+}
