@@ -62,17 +62,72 @@ pub struct Entries {
     chunks: Vec<Chunk>,
 }
 
-/// A range of one immutable batch.
+/// A range of one immutable batch, with what it costs.
+///
+/// Invariant: it is not empty.
 #[derive(Clone)]
-struct Chunk {
+pub(crate) struct Chunk {
     batch: Arc<[Entry]>,
     start: usize,
     end: usize,
+    cost: u64,
 }
 
 impl Chunk {
-    fn as_slice(&self) -> &[Entry] {
+    /// A whole batch; `None` if it is empty.
+    fn whole(batch: Vec<Entry>) -> Option<Self> {
+        let (end, cost) = (batch.len(), batch.iter().map(Entry::cost).sum());
+        (end > 0).then(|| Self { batch: batch.into(), start: 0, end, cost })
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Entry] {
         self.batch.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The index of the first entry.
+    pub(crate) fn first(&self) -> Index {
+        self.as_slice().first().map_or(Index::ZERO, |entry| entry.index)
+    }
+
+    /// The index of the last entry.
+    pub(crate) fn last(&self) -> Index {
+        self.as_slice().last().map_or(Index::ZERO, |entry| entry.index)
+    }
+
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// The part between two indices, both included; `None` if there is none.
+    pub(crate) fn slice(&self, from: Index, through: Index) -> Option<Self> {
+        if from <= self.first() && through >= self.last() {
+            return Some(self.clone());
+        }
+        let length = self.as_slice().len() as u64;
+        // Both are at most the chunk's length, which is a `usize`.
+        let skip = from.since(self.first()).min(length) as usize;
+        let keep = through.next().since(self.first()).min(length) as usize;
+        let cost = self.as_slice().get(skip..keep)?.iter().map(Entry::cost).sum();
+        (skip < keep).then(|| Self {
+            batch: self.batch.clone(),
+            start: self.start.saturating_add(skip),
+            end: self.start.saturating_add(keep),
+            cost,
+        })
+    }
+
+    /// The longest prefix that costs at most `max_bytes`; `None` if the first entry costs more.
+    pub(crate) fn prefix(&self, max_bytes: u64) -> Option<Self> {
+        if self.cost <= max_bytes {
+            return Some(self.clone());
+        }
+        let mut spent = 0_u64;
+        let fits = self.as_slice().iter().take_while(|entry| {
+            spent = spent.saturating_add(entry.cost());
+            spent <= max_bytes
+        });
+        let through = fits.last()?.index;
+        self.slice(self.first(), through)
     }
 }
 
@@ -89,11 +144,7 @@ impl Entries {
 
     /// Shares a batch that is known to be in order.
     pub(crate) fn from_ordered(batch: Vec<Entry>) -> Self {
-        if batch.is_empty() {
-            return Self::EMPTY;
-        }
-        let end = batch.len();
-        Self { chunks: alloc::vec![Chunk { batch: batch.into(), start: 0, end }] }
+        Self { chunks: Chunk::whole(batch).into_iter().collect() }
     }
 
     /// Whether there is no entry.
@@ -121,9 +172,9 @@ impl Entries {
         self.chunks.last().and_then(|chunk| chunk.as_slice().last())
     }
 
-    /// The sum of [`Entry::cost`].
+    /// The sum of [`Entry::cost`]; known, not counted.
     pub fn cost(&self) -> u64 {
-        self.iter().map(Entry::cost).sum()
+        self.chunks.iter().map(Chunk::cost).sum()
     }
 
     /// Appends entries that follow on directly.
@@ -131,47 +182,28 @@ impl Entries {
     /// # Panics
     /// If `more` leaves a gap or overlaps: the caller has lost count.
     pub fn extend(&mut self, more: Self) {
-        if let (Some(last), Some(first)) = (self.last(), more.first()) {
-            assert!(first.index == last.index.next(), "entries {} do not follow {}", first.position(), last.position());
-        }
-        self.chunks.extend(more.chunks);
+        more.chunks.into_iter().for_each(|chunk| self.push(chunk));
     }
 
-    /// The part from index `from` on, up to index `through` (both included).
+    /// Appends one chunk that follows on directly.
+    pub(crate) fn push(&mut self, chunk: Chunk) {
+        if let Some(last) = self.last() {
+            assert!(chunk.first() == last.index.next(), "index {} does not follow {}", chunk.first(), last.position());
+        }
+        self.chunks.push(chunk);
+    }
+
+    pub(crate) fn into_chunks(self) -> impl Iterator<Item = Chunk> {
+        self.chunks.into_iter()
+    }
+
+    /// The part from index `from` up to index `through`, both included.
     #[must_use]
     pub fn slice(&self, from: Index, through: Index) -> Self {
-        let mut chunks = Vec::new();
-        for chunk in &self.chunks {
-            let Some(first) = chunk.as_slice().first().map(|entry| entry.index) else { continue };
-            let length = chunk.as_slice().len() as u64;
-            let skip = from.since(first).min(length);
-            let keep = through.next().since(first).min(length);
-            if skip < keep {
-                // Both are at most the chunk's length, which is a `usize`.
-                let (start, end) = (chunk.start + skip as usize, chunk.start + keep as usize);
-                chunks.push(Chunk { batch: chunk.batch.clone(), start, end });
-            }
-        }
-        Self { chunks }
+        Self { chunks: self.chunks.iter().filter_map(|chunk| chunk.slice(from, through)).collect() }
     }
 
-    /// The longest prefix that costs at most `max_bytes`, but at least one entry if there is one.
-    #[must_use]
-    pub fn prefix(&self, max_bytes: u64) -> Self {
-        let Some(first) = self.first() else { return Self::EMPTY };
-        let mut spent = 0_u64;
-        let mut through = first.index;
-        for entry in self.iter() {
-            spent = spent.saturating_add(entry.cost());
-            if spent > max_bytes && entry.index != first.index {
-                break;
-            }
-            through = entry.index;
-        }
-        self.slice(first.index, through)
-    }
-
-    /// The runs of one batch each, in order: what can be evicted or encoded as a unit.
+    /// The runs of one batch each, in order: what can be encoded as a unit.
     pub fn batches(&self) -> impl Iterator<Item = &[Entry]> {
         self.chunks.iter().map(Chunk::as_slice)
     }

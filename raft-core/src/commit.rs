@@ -1,0 +1,141 @@
+//! Layer 4, rules: what is decided, and what may be applied. §5.3, §5.4.2; contract D5.
+
+use crate::effect::{Effect, Purpose};
+use crate::message::LogReadOutcome;
+use crate::quorum;
+use crate::role::{Leader, Role};
+use crate::state::State;
+use crate::types::{Index, ReadId, RequestId, Round, Time};
+use alloc::vec::Vec;
+
+/// The highest index that a majority holds durably. The leader's own disk counts like any other:
+/// it does not count itself before its own write is done (T63).
+fn replicated(state: &State, leader: &Leader) -> Option<Index> {
+    let me = state.me();
+    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
+        if voter.node == me {
+            state.log.durable()
+        } else {
+            of_peer(leader, voter.node, Index::ZERO, |peer| peer.matched())
+        }
+    }))
+}
+
+/// The newest round that a majority has answered, the leader itself included.
+pub(crate) fn confirmed_round(state: &State, leader: &Leader) -> Option<Round> {
+    let (me, newest) = (state.me(), leader.rounds.newest());
+    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
+        if voter.node == me { newest } else { of_peer(leader, voter.node, Round::ZERO, |peer| peer.confirmed()) }
+    }))
+}
+
+/// A moment at which a majority certainly still followed this leader; anchored where messages
+/// were sent, not where answers came in (T15).
+pub(crate) fn quorum_anchor(state: &State, leader: &Leader) -> Option<Time> {
+    let (me, now) = (state.me(), state.now());
+    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
+        if voter.node == me { now } else { of_peer(leader, voter.node, Time::ZERO, |peer| peer.anchor()) }
+    }))
+}
+
+fn of_peer<T>(
+    leader: &Leader,
+    node: crate::types::NodeId,
+    unknown: T,
+    value: impl Fn(&crate::progress::Progress) -> T,
+) -> T {
+    leader.peers.get(&node).map_or(unknown, value)
+}
+
+/// Advances the leader's commit index.
+///
+/// §5.4.2 – a leader commits only entries of its own term by counting; earlier ones are committed
+/// with them. (Figure 8: an entry of an earlier term on a majority can still be overwritten.)
+pub(crate) fn advance(state: &mut State, leader: &mut Leader) {
+    let Some(index) = replicated(state, leader) else { return };
+    if index > state.commit && state.log.term_at(index) == Some(state.term()) {
+        state.commit_through(index);
+        leader.proposals.uncommitted.settle(index);
+    }
+}
+
+/// Whether an entry of the current term is committed: before that, a leader does not know what is.
+pub(crate) fn has_committed_in_term(state: &State, leader: &Leader) -> bool {
+    state.commit >= leader.opened_at
+}
+
+/// Hands over what is committed *and durable here* (contract D5), as far as the applier's limit goes.
+pub(crate) fn settle(state: &mut State, role: &mut Role) {
+    let limits = state.config.limits();
+    let (now, patience) = (state.now(), state.patience());
+    let target = state.commit.min(state.log.durable());
+    while state.applying.handed < target && state.applying.unapplied.total() < limits.unapplied_bytes_max {
+        let from = state.applying.handed.next();
+        let room = limits.unapplied_bytes_max.saturating_sub(state.applying.unapplied.total());
+        let Some(entries) = state.log.entries(from, target, room) else {
+            let overdue = state.applying.reading.is_none_or(|(_, asked)| now.since(asked) >= patience);
+            if overdue {
+                let through = target.min(state.log.cached_from().prev());
+                let id = state.read_log(Purpose::Apply, from, through, room.min(limits.message_bytes_max));
+                state.applying.reading = Some((id, now));
+            }
+            return;
+        };
+        hand_over(state, role, entries);
+    }
+}
+
+fn hand_over(state: &mut State, role: &mut Role, entries: crate::entry::Entries) {
+    let Some(last) = entries.last().map(|entry| entry.index) else { return };
+    let tokens = match role {
+        Role::Leader(leader) => answered_through(leader, last),
+        Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => Vec::new(),
+    };
+    state.applying.handed = last;
+    state.applying.unapplied.charge(last, entries.cost());
+    state.outbox.emit(Effect::Apply { entries, tokens });
+}
+
+/// Takes the proposals up to `last`: their answer is on its way.
+fn answered_through(leader: &mut Leader, last: Index) -> Vec<(Index, RequestId)> {
+    let appended = &mut leader.proposals.appended;
+    let count = appended.partition_point(|(index, _)| *index <= last);
+    appended.drain(..count).collect()
+}
+
+/// The state machine has applied everything up to `index`.
+///
+/// # Panics
+/// If that was never handed to it: the driver has made it up.
+pub(crate) fn on_applied(state: &mut State, index: Index) {
+    let handed = state.applying.handed;
+    assert!(index <= handed, "index {index} reported as applied, but only {handed} was handed over");
+    state.applying.applied = state.applying.applied.max(index);
+    state.applying.unapplied.settle(index);
+}
+
+/// Entries to apply have been read back. They are committed, so they can be applied whatever the
+/// role has become since; only their terms and the place to continue have to be right.
+pub(crate) fn on_log_read(state: &mut State, role: &mut Role, id: ReadId, outcome: &LogReadOutcome) {
+    if state.applying.reading.is_none_or(|(asked, _)| asked != id) {
+        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        return;
+    }
+    let LogReadOutcome::Entries(entries) = outcome else {
+        // Left as asked for: it is asked again when it is overdue, not in a busy loop.
+        return;
+    };
+    state.applying.reading = None;
+    let target = state.commit.min(state.log.durable());
+    let entries = entries.slice(state.applying.handed.next(), target);
+    let continues = entries.first().is_some_and(|entry| entry.index == state.applying.handed.next());
+    if continues && state.log.agrees_with(&entries) {
+        hand_over(state, role, entries);
+    }
+}
+
+/// When a read that brings back entries to apply is overdue.
+pub(crate) fn deadline(state: &State) -> Option<Time> {
+    let (_, asked) = state.applying.reading?;
+    Some(asked.after(state.patience()))
+}

@@ -1,0 +1,256 @@
+//! Layer 2: what a leader believes of one peer. All transitions are in this file.
+//!
+//! ```text
+//!             acknowledged up to next-1
+//!   Probe ───────────────────────────────▶ Replicate
+//!     ▲   one append, then wait             appends as far as the window allows
+//!     └────────────────────────────────────────┘
+//!        rejected · unreachable · nothing arrives
+//! ```
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::config::Limits;
+use crate::types::{Index, ReadId, Round, Time};
+
+/// What a leader believes of one peer.
+///
+/// Invariants: `matched < next`; in `Probe` at most one append is under way; `matched`,
+/// `confirmed` and `anchor` never fall.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    matched: Index,
+    next: Index,
+    mode: Mode,
+    /// The newest round that it has answered in this term.
+    confirmed: Round,
+    /// When the newest round that it has answered was sent, or a little earlier.
+    anchor: Time,
+    /// The highest commit index that a message under way may have told it.
+    noticed: Index,
+    /// It has forgotten what it verified (a restart does that): an append has to remind it, even
+    /// an empty one, or it will not believe any commit index.
+    unverified: bool,
+    /// The read that brings back entries for it, and when that was asked for.
+    reading: Option<(ReadId, Time)>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    /// Looking for the point where the logs agree: one append at a time.
+    Probe { sent: Option<Flight> },
+    /// The logs agree up to `next - 1`, once everything under way has arrived.
+    Replicate { window: Window },
+}
+
+/// Appends under way.
+#[derive(Debug, Default)]
+struct Window {
+    appends: VecDeque<Flight>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    last: Index,
+    bytes: u64,
+    sent: Time,
+}
+
+impl Window {
+    fn launch(&mut self, flight: Flight) {
+        self.bytes = self.bytes.saturating_add(flight.bytes);
+        self.appends.push_back(flight);
+    }
+
+    fn land(&mut self, through: Index) {
+        while let Some(flight) = self.appends.front().filter(|flight| flight.last <= through) {
+            self.bytes = self.bytes.saturating_sub(flight.bytes);
+            self.appends.pop_front();
+        }
+    }
+}
+
+impl Progress {
+    /// A peer of which nothing is known, when the leader's log ends before `next`.
+    pub(crate) fn new(next: Index, now: Time) -> Self {
+        Self {
+            matched: Index::ZERO,
+            next,
+            mode: Mode::Probe { sent: None },
+            confirmed: Round::ZERO,
+            anchor: now,
+            noticed: Index::ZERO,
+            unverified: false,
+            reading: None,
+        }
+    }
+
+    pub(crate) fn matched(&self) -> Index {
+        self.matched
+    }
+
+    pub(crate) fn next(&self) -> Index {
+        self.next
+    }
+
+    pub(crate) fn confirmed(&self) -> Round {
+        self.confirmed
+    }
+
+    pub(crate) fn anchor(&self) -> Time {
+        self.anchor
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        matches!(self.mode, Mode::Probe { .. })
+    }
+
+    /// Appends under way.
+    pub(crate) fn inflight(&self) -> usize {
+        match &self.mode {
+            Mode::Probe { sent } => usize::from(sent.is_some()),
+            Mode::Replicate { window } => window.appends.len(),
+        }
+    }
+
+    /// Whether another append may leave now.
+    pub(crate) fn may_send(&self, limits: &Limits) -> bool {
+        match &self.mode {
+            Mode::Probe { sent } => sent.is_none(),
+            Mode::Replicate { window } => {
+                window.appends.len() < limits.inflight_messages_max && window.bytes < limits.inflight_bytes_max
+            }
+        }
+    }
+
+    /// Whether there is something to append, when the leader's log ends at `last`.
+    pub(crate) fn wants_append(&self, last: Index) -> bool {
+        self.next <= last || self.unverified
+    }
+
+    /// An append with entries up to `last` leaves.
+    pub(crate) fn on_sent(&mut self, last: Index, bytes: u64, now: Time) {
+        self.unverified = false;
+        let flight = Flight { last, bytes, sent: now };
+        match &mut self.mode {
+            Mode::Probe { sent } => *sent = Some(flight),
+            Mode::Replicate { window } => {
+                window.launch(flight);
+                self.next = last.next();
+            }
+        }
+    }
+
+    /// The peer has answered a message of `round`, which was sent at `anchor` or later.
+    pub(crate) fn on_confirmed(&mut self, round: Round, anchor: Option<Time>) {
+        self.confirmed = self.confirmed.max(round);
+        self.anchor = anchor.map_or(self.anchor, |anchor| anchor.max(self.anchor));
+    }
+
+    /// The peer holds the leader's log, durably, up to `matched`.
+    pub(crate) fn on_matched(&mut self, matched: Index) {
+        self.matched = self.matched.max(matched);
+        match &mut self.mode {
+            // An answer to something older than the probe says nothing about the probe.
+            Mode::Probe { .. } if self.matched < self.next.prev() => {}
+            Mode::Probe { sent } => {
+                // The probe's entries have arrived, but need not be durable yet: they stay under way.
+                let mut window = Window::default();
+                self.next = self.matched.next();
+                if let Some(probe) = sent.take().filter(|probe| probe.last > self.matched) {
+                    self.next = probe.last.next();
+                    window.launch(probe);
+                }
+                self.mode = Mode::Replicate { window };
+            }
+            Mode::Replicate { window } => {
+                window.land(self.matched);
+                self.next = self.next.max(self.matched.next());
+            }
+        }
+    }
+
+    /// The peer does not hold `prev`; the logs may agree up to `candidate`. Returns whether the
+    /// rejection was news.
+    pub(crate) fn on_rejected(&mut self, prev: Index, candidate: Index) -> bool {
+        let news = match &self.mode {
+            // T44: a late answer to an earlier append must not pull `next` back.
+            Mode::Probe { .. } => prev == self.next.prev() && prev > self.matched,
+            Mode::Replicate { .. } => prev > self.matched && prev < self.next,
+        };
+        if news {
+            self.probe_from(candidate.max(self.matched).min(prev.prev()).next());
+        }
+        news
+    }
+
+    /// What was under way is lost.
+    pub(crate) fn on_unreachable(&mut self) {
+        self.probe_from(self.matched.next());
+    }
+
+    /// A heartbeat came back: `verified` is what has arrived there.
+    ///
+    /// If the oldest append under way, sent long before, is not among it, it never will be (T42,
+    /// T48). If nothing is under way, and still the peer knows of less than it has acknowledged,
+    /// it has to be reminded (T57).
+    pub(crate) fn on_heartbeat_reply(&mut self, verified: Index, now: Time, patience: Duration) {
+        let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent) >= patience;
+        match &mut self.mode {
+            Mode::Probe { sent: Some(probe) } if now.since(probe.sent) >= patience => {
+                self.mode = Mode::Probe { sent: None };
+                self.unverified = true;
+            }
+            Mode::Probe { sent: Some(_) } => {}
+            Mode::Probe { sent: None } => self.unverified = true,
+            Mode::Replicate { window } => match window.appends.front() {
+                Some(oldest) if overdue(oldest) => self.probe_from(verified.max(self.matched).next()),
+                Some(_) => {}
+                None if verified < self.matched => {
+                    self.probe_from(self.matched.next());
+                    self.unverified = true;
+                }
+                None => {}
+            },
+        }
+    }
+
+    fn probe_from(&mut self, next: Index) {
+        self.next = next;
+        self.mode = Mode::Probe { sent: None };
+        self.reading = None;
+    }
+
+    /// The commit index worth telling an idle peer, if it has not been told.
+    pub(crate) fn commit_to_notice(&self, commit: Index) -> Option<Index> {
+        let known = commit.min(self.matched);
+        (known > self.noticed).then_some(known)
+    }
+
+    /// A message that tells `commit` is under way.
+    pub(crate) fn on_noticed(&mut self, commit: Index) {
+        self.noticed = self.noticed.max(commit);
+    }
+
+    /// Whether entries for this peer are being read back; an overdue read no longer counts.
+    pub(crate) fn is_read_pending(&self, now: Time, patience: Duration) -> bool {
+        self.reading.is_some_and(|(_, asked)| now.since(asked) < patience)
+    }
+
+    /// Whether `id` is the read that was asked for last.
+    pub(crate) fn is_reading(&self, id: ReadId) -> bool {
+        self.reading.is_some_and(|(asked, _)| asked == id)
+    }
+
+    /// Entries were asked for.
+    pub(crate) fn on_read_asked(&mut self, id: ReadId, now: Time) {
+        self.reading = Some((id, now));
+    }
+
+    /// They came back.
+    pub(crate) fn on_read_answered(&mut self) {
+        self.reading = None;
+    }
+}

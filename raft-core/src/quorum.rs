@@ -1,0 +1,88 @@
+//! Layer 1: the arithmetic of majorities. Pure functions over values; who votes is decided elsewhere.
+
+use crate::membership::Membership;
+
+/// How a vote stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tally {
+    /// A majority has said yes.
+    Won,
+    /// A majority can no longer say yes.
+    Lost,
+    /// Neither.
+    Open,
+}
+
+/// The largest value that a majority has reached, each voter standing at its own value.
+///
+/// `None` for no voters: nobody has decided anything.
+pub(crate) fn reached_by_majority<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+    // Highest first; kept sorted while filling, so that nothing is allocated.
+    let mut sorted: [Option<T>; Membership::VOTERS_MAX] = [None; Membership::VOTERS_MAX];
+    let mut count = 0_usize;
+    for value in values {
+        let mut carried = Some(value);
+        for slot in &mut sorted {
+            // `None` sorts below every value.
+            if carried > *slot {
+                core::mem::swap(slot, &mut carried);
+            }
+        }
+        count = count.saturating_add(1);
+    }
+    // The middle one, or with an even count the lower of the two: a majority stands at it or above.
+    sorted.get(count / 2).copied().flatten()
+}
+
+/// Counts the votes of `voters` servers.
+pub(crate) fn tally(voters: usize, granted: usize, refused: usize) -> Tally {
+    let majority = voters / 2 + 1;
+    if voters > 0 && granted >= majority {
+        Tally::Won
+    } else if refused > voters.saturating_sub(majority) {
+        Tally::Lost
+    } else {
+        Tally::Open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    /// The definition, word for word: the largest value that more than half of the voters reach.
+    fn reached_by_definition(values: &[u64]) -> Option<u64> {
+        let reaches = |&candidate: &u64| values.iter().filter(|&&value| value >= candidate).count() * 2 > values.len();
+        values.iter().copied().filter(reaches).max()
+    }
+
+    proptest! {
+        #[test]
+        fn a_majority_stands_at_the_value_that_the_definition_names(
+            values in proptest::collection::vec(0_u64..6, 0..=Membership::VOTERS_MAX),
+        ) {
+            prop_assert_eq!(reached_by_majority(values.iter().copied()), reached_by_definition(&values));
+        }
+
+        #[test]
+        fn a_vote_is_won_by_more_than_half_and_lost_when_that_is_out_of_reach(
+            votes in proptest::collection::vec(proptest::option::of(any::<bool>()), 0..=Membership::VOTERS_MAX),
+        ) {
+            let granted = votes.iter().filter(|&&vote| vote == Some(true)).count();
+            let refused = votes.iter().filter(|&&vote| vote == Some(false)).count();
+            let open: Vec<_> = votes.iter().filter(|vote| vote.is_none()).collect();
+            let expected = if granted * 2 > votes.len() {
+                Tally::Won
+            } else if (granted + open.len()) * 2 > votes.len() {
+                Tally::Open
+            } else if votes.is_empty() {
+                Tally::Open
+            } else {
+                Tally::Lost
+            };
+            prop_assert_eq!(tally(votes.len(), granted, refused), expected);
+        }
+    }
+}

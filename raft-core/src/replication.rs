@@ -1,0 +1,329 @@
+//! Layer 4, rules: how logs become alike. §5.3; Thesis 10.2.1 (pipelining, writing in parallel);
+//! contract D6, R1–R6.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::effect::{Busy, Observation, Outcome, Purpose};
+use crate::entry::{Entries, Entry, Payload};
+use crate::message::{Append, LogReadOutcome, Rejection, Rpc};
+use crate::progress::Progress;
+use crate::role::{Follower, Leader, Next};
+use crate::state::State;
+use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round, Time};
+
+// ---- at a follower -------------------------------------------------------------------------
+
+/// The leader of this term has been heard of.
+pub(crate) fn on_leader_contact(state: &mut State, follower: &mut Follower) {
+    state.clock.leader_contact = Some(state.now());
+    follower.election_at = state.now().after(follower.timeout);
+}
+
+/// The leader sends entries, or probes with none. Figure 2, `AppendEntries`, steps 2–5.
+pub(crate) fn on_append(state: &mut State, follower: &mut Follower, from: NodeId, append: &Append) {
+    let Append { term, round, prev, commit, entries } = append;
+    if !is_well_formed(append) || contradicts_commit(state, append) {
+        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        return;
+    }
+    // What is committed here is in every leader's log (§5.4), whether `prev` can be looked up or not.
+    if prev.index > state.commit && !state.log.holds(*prev) {
+        let hint = state.log.newest_not_above(*prev);
+        let rejection = Rejection { term: *term, round: *round, prev: prev.index, hint, commit: state.commit };
+        state.outbox.send(from, Rpc::AppendRejected(Box::new(rejection)));
+        return;
+    }
+    let matched = entries.last().map_or(prev.index, |entry| entry.index);
+    if let Some(first_new) = first_unknown(state, entries) {
+        if state.storage_failed || state.outbox.unsynced_bytes() >= state.config.limits().unsynced_bytes_max {
+            // D6: no answer; the leader sends again once the disk has caught up.
+            state.counters.drops.overload = state.counters.drops.overload.saturating_add(1);
+            return;
+        }
+        if first_new <= state.log.last().index {
+            state.log.truncate_from(first_new);
+            state.outbox.on_truncated(first_new);
+        }
+        state.log.append(entries.slice(first_new, matched));
+        state.outbox.stage_entries(first_new);
+    }
+    follower.verified = follower.verified.max(matched);
+    state.commit_through((*commit).min(follower.verified));
+    state.outbox.hold_ack(from, *term, *round, matched, state.log.durable());
+}
+
+/// Whether the entries follow `prev`, and none is of a later term than the leader's.
+fn is_well_formed(append: &Append) -> bool {
+    let Append { term, prev, entries, .. } = append;
+    match (entries.first(), entries.last()) {
+        (Some(first), Some(last)) => first.index == prev.index.next() && first.term >= prev.term && last.term <= *term,
+        _ => prev.term <= *term,
+    }
+}
+
+/// Whether the append denies something that is committed here: no correct leader does (§5.4.3).
+fn contradicts_commit(state: &State, append: &Append) -> bool {
+    let base = state.log.base().index;
+    let denied =
+        |position: Position| position.index <= state.commit && position.index >= base && !state.log.holds(position);
+    denied(append.prev)
+        || append.entries.iter().take_while(|entry| entry.index <= state.commit).any(|entry| denied(entry.position()))
+}
+
+/// The first entry that the log does not hold. Everything before it stays, and so does everything
+/// after an append that brings nothing new: it may be old and short (T54).
+fn first_unknown(state: &State, entries: &Entries) -> Option<Index> {
+    let last = state.log.last().index;
+    let first = entries.first()?;
+    if first.index > last {
+        return Some(first.index);
+    }
+    let unknown = entries.iter().find(|entry| entry.index > state.commit && !state.log.holds(entry.position()));
+    unknown.map(|entry| entry.index)
+}
+
+/// The leader says that it is still there, and how far everybody is.
+pub(crate) fn on_heartbeat(state: &mut State, follower: &Follower, from: NodeId, round: Round, commit: Index) {
+    state.commit_through(commit.min(follower.verified));
+    // D2: never held, so it claims only what is durable in a durable term.
+    let durable = if state.outbox.is_hard_state_durable() { state.log.durable() } else { Index::ZERO };
+    let matched = follower.verified.min(durable);
+    let reply = Rpc::HeartbeatReply { term: state.term(), round, matched, verified: follower.verified };
+    state.outbox.send(from, reply);
+}
+
+/// The leader mentions how far everybody is.
+pub(crate) fn on_commit_notice(state: &mut State, follower: &Follower, commit: Index) {
+    state.commit_through(commit.min(follower.verified));
+}
+
+// ---- at the leader -------------------------------------------------------------------------
+
+/// A client wants something replicated. It gets its place in the log when the batch settles.
+pub(crate) fn on_propose(state: &mut State, leader: &mut Leader, request: RequestId, command: Bytes) {
+    let limits = state.config.limits();
+    let proposals = &leader.proposals;
+    let pending = proposals.staged.len().saturating_add(proposals.appended.len());
+    // A limit that is reached refuses the next one: a single huge command still passes (T59).
+    let busy = if pending >= limits.pending_proposals_max {
+        Some(Busy::Proposals)
+    } else if proposals.uncommitted.total() >= limits.uncommitted_bytes_max {
+        Some(Busy::Uncommitted)
+    } else if state.outbox.unsynced_bytes() >= limits.unsynced_bytes_max {
+        Some(Busy::Unsynced)
+    } else {
+        None
+    };
+    match busy {
+        Some(busy) => state.outbox.reply(request, Outcome::Busy(busy)),
+        None => leader.proposals.staged.push((request, command)),
+    }
+}
+
+/// Puts everything proposed in this batch into the log, as one chunk.
+pub(crate) fn append_proposals(state: &mut State, leader: &mut Leader) {
+    if leader.proposals.staged.is_empty() {
+        return;
+    }
+    let term = state.term();
+    let first = state.log.last().index.next();
+    let mut index = first;
+    let mut batch = alloc::vec::Vec::with_capacity(leader.proposals.staged.len());
+    for (request, command) in leader.proposals.staged.drain(..) {
+        leader.proposals.appended.push_back((index, request));
+        state.outbox.observe(Observation::Accepted { request, position: Position::new(index, term) });
+        batch.push(Entry { term, index, payload: Payload::Command(command) });
+        index = index.next();
+    }
+    let entries = Entries::from_ordered(batch);
+    leader.proposals.uncommitted.charge(index.prev(), entries.cost());
+    state.log.append(entries);
+    state.outbox.stage_entries(first);
+}
+
+/// The progress of a peer that answers for the store it is a member with, and the answer
+/// confirms that it followed us when `round` was sent.
+fn answered<'a>(state: &mut State, leader: &'a mut Leader, from: Peer, round: Round) -> Option<&'a mut Progress> {
+    if !state.membership.is_voter(from.node, from.store) {
+        state.counters.drops.foreign = state.counters.drops.foreign.saturating_add(1);
+        return None;
+    }
+    if round > leader.rounds.newest() {
+        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        return None;
+    }
+    let sent_at = leader.rounds.sent_at(round);
+    let progress = leader.peers.get_mut(&from.node)?;
+    progress.on_confirmed(round, sent_at);
+    Some(progress)
+}
+
+/// A peer holds our log, durably, up to `matched`.
+pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer, round: Round, matched: Index) {
+    if matched > state.log.last().index {
+        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        return;
+    }
+    if let Some(progress) = answered(state, leader, from, round) {
+        progress.on_matched(matched);
+    }
+}
+
+/// A peer does not hold what an append builds on. §5.3, contract R2: the next attempt starts at
+/// the end of our last run that is not above its own, or after what it knows to be committed.
+pub(crate) fn on_append_rejected(state: &mut State, leader: &mut Leader, from: Peer, rejection: &Rejection) {
+    let Rejection { round, prev, hint, commit, .. } = *rejection;
+    let candidate = state.log.newest_not_above(hint).index.max(commit.min(prev.prev()));
+    if let Some(progress) = answered(state, leader, from, round) {
+        let news = progress.on_rejected(prev, candidate);
+        if !news {
+            state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        }
+    }
+}
+
+/// A peer has answered a heartbeat.
+pub(crate) fn on_heartbeat_reply(
+    state: &mut State,
+    leader: &mut Leader,
+    from: Peer,
+    round: Round,
+    matched: Index,
+    verified: Index,
+) {
+    let (now, patience) = (state.now(), state.patience());
+    if matched.max(verified) > state.log.last().index {
+        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        return;
+    }
+    if let Some(progress) = answered(state, leader, from, round) {
+        progress.on_matched(matched);
+        progress.on_heartbeat_reply(verified, now, patience);
+    }
+}
+
+/// The channel to a peer broke, and what was in it is lost.
+pub(crate) fn on_peer_unreachable(leader: &mut Leader, node: NodeId) {
+    if let Some(progress) = leader.peers.get_mut(&node) {
+        progress.on_unreachable();
+    }
+}
+
+/// Entries that a peer lacks have been read back (contract R4). Whatever has changed meanwhile,
+/// entries that agree with our terms are our entries; only the place to continue has to be right.
+pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, outcome: &LogReadOutcome) {
+    let Some((node, progress)) = leader.peers.iter_mut().find(|(_, progress)| progress.is_reading(id)) else {
+        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        return;
+    };
+    let LogReadOutcome::Entries(entries) = outcome else {
+        // Left as asked for: it is asked again when it is overdue, not in a busy loop.
+        return;
+    };
+    progress.on_read_answered();
+    let continues = entries.first().is_some_and(|entry| entry.index == progress.next());
+    if !continues || !state.log.agrees_with(entries) || !progress.may_send(&state.config.limits()) {
+        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        return;
+    }
+    let round = open_round(state.now(), &state.config.timing(), &mut leader.rounds);
+    send_append(state, *node, progress, round, entries.clone(), &mut None);
+}
+
+fn open_round(now: Time, timing: &crate::config::Timing, rounds: &mut crate::role::Rounds) -> Round {
+    rounds.open(now, timing.heartbeat_interval / 8)
+}
+
+/// Sends what is due to each peer: a heartbeat if it is time or reads wait for one, one append if
+/// there are entries and room (contract R6), the bare commit index if the pipe is idle.
+pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option<Round>) {
+    let now = state.now();
+    let timing = state.config.timing();
+    let heartbeat_due = now >= leader.heartbeat_at;
+    if heartbeat_due {
+        leader.heartbeat_at = now.after(timing.heartbeat_interval);
+    }
+    let mut round = reads_asked;
+    if heartbeat_due || reads_asked.is_some() {
+        let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+        for (node, progress) in &mut leader.peers {
+            // R3: clamped, because nothing vouches for what the peer holds beyond its match.
+            let commit = state.commit.min(progress.matched());
+            progress.on_noticed(commit);
+            state.outbox.send(*node, Rpc::Heartbeat { term: state.hard_state.term, round, commit });
+        }
+    }
+    let mut shared = None;
+    for (node, progress) in &mut leader.peers {
+        if progress.wants_append(state.log.last().index) && progress.may_send(&state.config.limits()) {
+            let message_bytes_max = state.config.limits().message_bytes_max;
+            let last = state.log.last().index;
+            match state.log.entries(progress.next(), last, message_bytes_max) {
+                Some(entries) => {
+                    let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+                    send_append(state, *node, progress, round, entries, &mut shared);
+                }
+                None => read_back(state, *node, progress),
+            }
+        } else if progress.inflight() == 0
+            && progress.next() > state.log.last().index
+            && let Some(commit) = progress.commit_to_notice(state.commit)
+        {
+            progress.on_noticed(commit);
+            state.outbox.send(*node, Rpc::CommitNotice { term: state.hard_state.term, commit });
+        }
+    }
+}
+
+/// Sends one append. `shared` holds the last one made: it is the same for every peer that stands
+/// at the same place, and the transport can encode it once.
+fn send_append(
+    state: &mut State,
+    node: NodeId,
+    progress: &mut Progress,
+    round: Round,
+    entries: Entries,
+    shared: &mut Option<Arc<Append>>,
+) {
+    let prev_index = progress.next().prev();
+    let Some(prev_term) = state.log.term_at(prev_index) else {
+        // `next` is always in the log or one past it, and all terms of the log are known.
+        unreachable!("the term at index {prev_index} is unknown");
+    };
+    let prev = Position::new(prev_index, prev_term);
+    let last = entries.last().map_or(prev.index, |entry| entry.index);
+    let cost = entries.cost();
+    let append = match shared.take() {
+        Some(made)
+            if made.prev == prev && made.entries.last().map(Entry::position) == entries.last().map(Entry::position) =>
+        {
+            made
+        }
+        _ => Arc::new(Append { term: state.hard_state.term, round, prev, commit: state.commit, entries }),
+    };
+    *shared = Some(append.clone());
+    progress.on_sent(last, cost, state.now());
+    progress.on_noticed(state.commit.min(last));
+    state.outbox.send(node, Rpc::Append(append));
+}
+
+/// Asks for the entries that a peer lacks and memory no longer has; one question at a time.
+fn read_back(state: &mut State, node: NodeId, progress: &mut Progress) {
+    if progress.is_read_pending(state.now(), state.patience()) {
+        return;
+    }
+    let through = state.log.cached_from().prev();
+    let message_bytes_max = state.config.limits().message_bytes_max;
+    let id = state.read_log(Purpose::Peer(node), progress.next(), through, message_bytes_max);
+    progress.on_read_asked(id, state.now());
+}
+
+/// Follows nobody any more, because this node cannot keep a promise.
+pub(crate) fn on_storage_failed(state: &mut State) -> Next {
+    state.storage_failed = true;
+    state.outbox.on_storage_failed();
+    Next::Follow { term: state.term(), leader: None }
+}
