@@ -125,11 +125,10 @@ pub(crate) fn on_log_read(state: &mut State, role: &mut Role, id: ReadId, outcom
         // Left as asked for: it is asked again when it is overdue, not in a busy loop.
         return;
     };
-    state.applying.reading = None;
-    let target = state.commit.min(state.log.durable());
-    let entries = entries.slice(state.applying.handed.next(), target);
+    let entries = entries.slice(state.applying.handed.next(), state.commit.min(state.log.durable()));
     let continues = entries.first().is_some_and(|entry| entry.index == state.applying.handed.next());
     if continues && state.log.agrees_with(&entries) {
+        state.applying.reading = None;
         hand_over(state, role, entries);
     }
 }

@@ -38,6 +38,9 @@ pub struct TermRun {
     pub term: Term,
 }
 
+/// No cluster counts to here; whatever says it did is damaged. It leaves room to count on.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// Everything that a node must not have forgotten: what storage found when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durable {
@@ -70,6 +73,12 @@ impl Durable {
         let Identity { node, store, .. } = self.identity;
         if let Some(member) = self.membership.voter(node).filter(|member| member.store != store) {
             return Err(DurableError::ForeignStore { node, expected: member.store, found: store });
+        }
+        if self.base != Position::ZERO {
+            return Err(DurableError::Compacted { base: self.base });
+        }
+        if self.hard_state.term.as_u64() > NUMBER_MAX || self.last.as_u64() > NUMBER_MAX {
+            return Err(DurableError::Absurd { term: self.hard_state.term, last: self.last });
         }
         let mut expected_first = Some(self.base.index.next());
         let mut previous = self.base.term;

@@ -54,6 +54,20 @@ pub enum DurableError {
         /// The store that was opened.
         found: StoreId,
     },
+    /// The beginning of the log is gone, and there is no snapshot to stand for it.
+    #[error("the log begins after {base}, but nothing can stand for what was before it")]
+    Compacted {
+        /// The position before its first entry.
+        base: Position,
+    },
+    /// A term or an index that no cluster reaches.
+    #[error("term {term} or index {last} cannot be true; the store is damaged")]
+    Absurd {
+        /// The term of the hard state.
+        term: Term,
+        /// The last index of the log.
+        last: Index,
+    },
     /// The log ends in a term that the hard state has never seen.
     #[error("the log ends at {last}, but the hard state only knows term {term}")]
     TermBehindLog {

@@ -114,6 +114,10 @@ impl Outbox {
 
     /// Sends what promises something, once everything staged until the end of this step is durable.
     pub(crate) fn hold(&mut self, to: NodeId, rpc: Rpc) {
+        if let Rpc::VoteReply { .. } = rpc {
+            // One grant a peer is enough: it needs the newest, and cannot make us hoard.
+            self.held.retain(|held| held.to != to || !matches!(held.rpc, Rpc::VoteReply { .. }));
+        }
         self.held.push_back(Held { stamp: None, to, rpc });
     }
 

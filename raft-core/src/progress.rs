@@ -39,9 +39,20 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 enum Mode {
     /// Looking for the point where the logs agree: one append at a time.
-    Probe { sent: Option<Flight> },
+    Probe(Probe),
     /// The logs agree up to `next - 1`, once everything under way has arrived.
     Replicate { window: Window },
+}
+
+#[derive(Debug)]
+enum Probe {
+    /// The next append may leave.
+    Ready,
+    /// It has left.
+    Sent(Flight),
+    /// The peer cannot be reached: an append would only be lost. A heartbeat that comes back ends
+    /// this; without it, a transport that reports every lost message would keep us spinning.
+    Paused,
 }
 
 /// Appends under way.
@@ -78,7 +89,7 @@ impl Progress {
         Self {
             matched: Index::ZERO,
             next,
-            mode: Mode::Probe { sent: None },
+            mode: Mode::Probe(Probe::Ready),
             confirmed: Round::ZERO,
             anchor: now,
             noticed: Index::ZERO,
@@ -104,13 +115,13 @@ impl Progress {
     }
 
     pub(crate) fn is_probing(&self) -> bool {
-        matches!(self.mode, Mode::Probe { .. })
+        matches!(self.mode, Mode::Probe(_))
     }
 
     /// Appends under way.
     pub(crate) fn inflight(&self) -> usize {
         match &self.mode {
-            Mode::Probe { sent } => usize::from(sent.is_some()),
+            Mode::Probe(probe) => usize::from(matches!(probe, Probe::Sent(_))),
             Mode::Replicate { window } => window.appends.len(),
         }
     }
@@ -118,7 +129,7 @@ impl Progress {
     /// Whether another append may leave now.
     pub(crate) fn may_send(&self, limits: &Limits) -> bool {
         match &self.mode {
-            Mode::Probe { sent } => sent.is_none(),
+            Mode::Probe(probe) => matches!(probe, Probe::Ready),
             Mode::Replicate { window } => {
                 window.appends.len() < limits.inflight_messages_max && window.bytes < limits.inflight_bytes_max
             }
@@ -135,7 +146,7 @@ impl Progress {
         self.unverified = false;
         let flight = Flight { last, bytes, sent: now };
         match &mut self.mode {
-            Mode::Probe { sent } => *sent = Some(flight),
+            Mode::Probe(probe) => *probe = Probe::Sent(flight),
             Mode::Replicate { window } => {
                 window.launch(flight);
                 self.next = last.next();
@@ -154,14 +165,16 @@ impl Progress {
         self.matched = self.matched.max(matched);
         match &mut self.mode {
             // An answer to something older than the probe says nothing about the probe.
-            Mode::Probe { .. } if self.matched < self.next.prev() => {}
-            Mode::Probe { sent } => {
+            Mode::Probe(_) if self.matched < self.next.prev() => {}
+            Mode::Probe(probe) => {
                 // The probe's entries have arrived, but need not be durable yet: they stay under way.
                 let mut window = Window::default();
                 self.next = self.matched.next();
-                if let Some(probe) = sent.take().filter(|probe| probe.last > self.matched) {
-                    self.next = probe.last.next();
-                    window.launch(probe);
+                if let Probe::Sent(flight) = core::mem::replace(probe, Probe::Ready)
+                    && flight.last > self.matched
+                {
+                    self.next = flight.last.next();
+                    window.launch(flight);
                 }
                 self.mode = Mode::Replicate { window };
             }
@@ -177,7 +190,7 @@ impl Progress {
     pub(crate) fn on_rejected(&mut self, prev: Index, candidate: Index) -> bool {
         let news = match &self.mode {
             // T44: a late answer to an earlier append must not pull `next` back.
-            Mode::Probe { .. } => prev == self.next.prev() && prev > self.matched,
+            Mode::Probe(_) => prev == self.next.prev() && prev > self.matched,
             Mode::Replicate { .. } => prev > self.matched && prev < self.next,
         };
         if news {
@@ -189,6 +202,7 @@ impl Progress {
     /// What was under way is lost.
     pub(crate) fn on_unreachable(&mut self) {
         self.probe_from(self.matched.next());
+        self.mode = Mode::Probe(Probe::Paused);
     }
 
     /// A heartbeat came back: `verified` is what has arrived there.
@@ -199,12 +213,11 @@ impl Progress {
     pub(crate) fn on_heartbeat_reply(&mut self, verified: Index, now: Time, patience: Duration) {
         let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent) >= patience;
         match &mut self.mode {
-            Mode::Probe { sent: Some(probe) } if now.since(probe.sent) >= patience => {
-                self.mode = Mode::Probe { sent: None };
+            Mode::Probe(Probe::Sent(flight)) if now.since(flight.sent) < patience => {}
+            Mode::Probe(probe) => {
+                *probe = Probe::Ready;
                 self.unverified = true;
             }
-            Mode::Probe { sent: Some(_) } => {}
-            Mode::Probe { sent: None } => self.unverified = true,
             Mode::Replicate { window } => match window.appends.front() {
                 Some(oldest) if overdue(oldest) => self.probe_from(verified.max(self.matched).next()),
                 Some(_) => {}
@@ -219,7 +232,7 @@ impl Progress {
 
     fn probe_from(&mut self, next: Index) {
         self.next = next;
-        self.mode = Mode::Probe { sent: None };
+        self.mode = Mode::Probe(Probe::Ready);
         self.reading = None;
     }
 

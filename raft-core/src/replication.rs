@@ -110,16 +110,20 @@ pub(crate) fn on_propose(state: &mut State, leader: &mut Leader, request: Reques
     // A limit that is reached refuses the next one: a single huge command still passes (T59).
     let busy = if pending >= limits.pending_proposals_max {
         Some(Busy::Proposals)
-    } else if proposals.uncommitted.total() >= limits.uncommitted_bytes_max {
+    } else if proposals.uncommitted.total().saturating_add(proposals.staged_bytes) >= limits.uncommitted_bytes_max {
         Some(Busy::Uncommitted)
-    } else if state.outbox.unsynced_bytes() >= limits.unsynced_bytes_max {
+    } else if state.outbox.unsynced_bytes().saturating_add(proposals.staged_bytes) >= limits.unsynced_bytes_max {
         Some(Busy::Unsynced)
     } else {
         None
     };
     match busy {
         Some(busy) => state.outbox.reply(request, Outcome::Busy(busy)),
-        None => leader.proposals.staged.push((request, command)),
+        None => {
+            let cost = Entry::OVERHEAD.saturating_add(command.len() as u64);
+            leader.proposals.staged_bytes = leader.proposals.staged_bytes.saturating_add(cost);
+            leader.proposals.staged.push((request, command));
+        }
     }
 }
 
@@ -138,6 +142,7 @@ pub(crate) fn append_proposals(state: &mut State, leader: &mut Leader) {
         batch.push(Entry { term, index, payload: Payload::Command(command) });
         index = index.next();
     }
+    leader.proposals.staged_bytes = 0;
     let entries = Entries::from_ordered(batch);
     leader.proposals.uncommitted.charge(index.prev(), entries.cost());
     state.log.append(entries);
@@ -223,9 +228,13 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
         // Left as asked for: it is asked again when it is overdue, not in a busy loop.
         return;
     };
+    if entries.is_empty() || !state.log.agrees_with(entries) {
+        // As good as damaged.
+        return;
+    }
     progress.on_read_answered();
     let continues = entries.first().is_some_and(|entry| entry.index == progress.next());
-    if !continues || !state.log.agrees_with(entries) || !progress.may_send(&state.config.limits()) {
+    if !continues || !progress.may_send(&state.config.limits()) {
         state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
         return;
     }

@@ -107,6 +107,8 @@ impl Ballots {
 pub(crate) struct Proposals {
     /// Taken in this batch, and not yet in the log.
     pub(crate) staged: Vec<(RequestId, Bytes)>,
+    /// What they will cost there.
+    pub(crate) staged_bytes: u64,
     /// In the log, in order.
     pub(crate) appended: VecDeque<(Index, RequestId)>,
     /// Bytes of them not yet committed.
@@ -291,7 +293,7 @@ fn broadcast(state: &mut State, send: impl Fn(&mut crate::outbox::Outbox, NodeId
 
 /// A former leader owes everybody an answer (contract E2).
 fn resign(state: &mut State, former: Leader, leader: Option<NodeId>) {
-    let Proposals { staged, appended, uncommitted: _ } = former.proposals;
+    let Proposals { staged, appended, staged_bytes: _, uncommitted: _ } = former.proposals;
     for (_, request) in appended {
         state.outbox.reply(request, Outcome::Unknown { leader });
     }

@@ -30,6 +30,19 @@ pub(crate) fn on_message(state: &mut State, role: &mut Role, message: Message) {
     }
     let next = route(state, role, message.event);
     role.enter(state, next);
+    settle_role(state, role);
+}
+
+/// Draws the consequences of ballots for the role. After each message, because the next one must
+/// meet the new role (contract B1).
+fn settle_role(state: &mut State, role: &mut Role) {
+    for _ in 0..ROLE_CHANGES_MAX {
+        let next = election::settle(state, role);
+        if next == Next::Stay {
+            return;
+        }
+        role.enter(state, next);
+    }
 }
 
 /// The first step: there is a "now" at last.
@@ -266,13 +279,7 @@ fn refer(state: &mut State, role: &Role, request: RequestId) -> Next {
 pub(crate) fn settle(state: &mut State, role: &mut Role) {
     let next = election::on_time(state, role);
     role.enter(state, next);
-    for _ in 0..ROLE_CHANGES_MAX {
-        let next = election::settle(state, role);
-        if next == Next::Stay {
-            break;
-        }
-        role.enter(state, next);
-    }
+    settle_role(state, role);
     let mut reads_asked = None;
     if let Role::Leader(leader) = role {
         replication::append_proposals(state, leader);

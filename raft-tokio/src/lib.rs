@@ -1,1 +1,41 @@
-//! Under construction.
+//! Runs [`raft_core`]: a durable log, QUIC with mutual TLS, and a replica in thirty lines.
+//!
+//! ```text
+//!   application ──▶ node ──▶ driver (owns Raft and the state machine)
+//!                              │  drain the inbox, step, dispatch
+//!            ┌─────────────────┼──────────────────┐
+//!            ▼                 ▼                  ▼
+//!        storage::Writer   transport::Endpoint   applier, pending
+//!            │                 │
+//!            └── events back into the inbox ──▶ driver
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`Node`] | the handle: propose, read, status, shutdown |
+//! | [`storage`] | the log on disk, and the thread that writes it |
+//! | [`transport`] | links to peers and clients; the only place that knows QUIC and TLS |
+//! | [`certs`] | certificates: who may be which node of which cluster |
+//!
+//! `examples/counter.rs` is a whole replicated state machine.
+//!
+//! # Omitted
+//!
+//! Snapshots and compaction (the log only grows, and is applied from its beginning after a
+//! restart), changes of membership, leadership transfer, lease reads, reads from followers.
+
+mod applier;
+pub mod certs;
+mod codec;
+mod dispatch;
+mod driver;
+mod error;
+mod node;
+mod pending;
+pub mod storage;
+pub mod transport;
+
+pub use error::{ProposeError, ReadError, StartError};
+pub use node::{Builder, Node};
+pub use pending::Proposed;
+pub use raft_core as core;

@@ -1,0 +1,13 @@
+//! What one server does, rule by rule: each test hands messages to the core and compares what
+//! comes out. Tests of contract rules are named `rule_…`, tests of bugs that other systems had
+//! `regress_t…`.
+
+mod batches;
+mod cluster;
+mod durability;
+mod elections;
+mod hostile;
+mod no_std;
+mod reads;
+mod replication;
+mod rig;

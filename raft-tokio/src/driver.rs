@@ -1,0 +1,176 @@
+//! The one task that owns a [`Raft`]: wait, drain, step, dispatch.
+//!
+//! Architecture invariant: nothing but this task touches the core or the state machine, and no
+//! lock guards either. Executors speak to it by putting events into its inbox.
+
+use std::time::{Duration, Instant};
+
+use raft_core::{Effect, Event, LogReadOutcome, Message, Raft, StateMachine, Status, Time};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::dispatch::Executors;
+use crate::error::{ProposeError, ReadError};
+use crate::pending::{Pending, Proposed, Query};
+use crate::storage::Completion;
+
+/// How many messages one step takes at most (contract B2): enough to share one sync among all
+/// that waits for one, and few enough that heartbeats are not late.
+const BATCH_MAX: usize = 1024;
+
+/// What can be put into a node's inbox.
+pub(crate) enum Input<M> {
+    /// Something happened.
+    Event(Event),
+    /// The log writer has finished something.
+    Storage(Completion),
+    /// A client wants something written.
+    Propose { command: bytes::Bytes, waiter: oneshot::Sender<Result<Proposed, ProposeError>> },
+    /// A client wants to read what is current.
+    Read(Query<M>),
+    /// A client wants to read whatever there is.
+    ReadStale(Query<M>),
+    /// An operator wants to know.
+    Status(oneshot::Sender<Status>),
+    /// The application has had enough.
+    Stop,
+}
+
+/// Owns the core, the machine, and whoever waits for an answer.
+pub(crate) struct Driver<M> {
+    pub(crate) raft: Raft,
+    pub(crate) machine: M,
+    pub(crate) pending: Pending<M>,
+    pub(crate) inbox: mpsc::Receiver<Input<M>>,
+    pub(crate) executors: Executors,
+    /// Where the core's time begins.
+    pub(crate) origin: Instant,
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Runs until it is told to stop, or until nobody is left who could tell it anything.
+    pub(crate) async fn run(mut self) {
+        let mut inputs = Vec::with_capacity(BATCH_MAX);
+        let mut turn = Turn::default();
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        let mut stopping = false;
+        while !stopping {
+            match self.raft.deadline() {
+                Some(deadline) => {
+                    timer.as_mut().reset((self.origin + deadline.since(Time::ZERO)).into());
+                    tokio::select! {
+                        biased;
+                        received = self.inbox.recv_many(&mut inputs, BATCH_MAX) => stopping = received == 0,
+                        () = &mut timer => turn.events.push(Event::Tick),
+                    }
+                }
+                None => stopping = self.inbox.recv_many(&mut inputs, BATCH_MAX).await == 0,
+            }
+            for input in inputs.drain(..) {
+                stopping |= self.accept(input, &mut turn);
+            }
+            self.take(&mut turn);
+        }
+        self.inbox.close();
+        self.pending.on_stopped();
+        self.executors.stop().await;
+    }
+
+    /// Turns what was put into the inbox into what happened. Returns whether it was "stop".
+    fn accept(&mut self, input: Input<M>, turn: &mut Turn) -> bool {
+        match input {
+            Input::Event(event) => turn.events.push(event),
+            Input::Storage(completion) => turn.events.push(on_completion(completion)),
+            Input::Propose { command, waiter } => {
+                let request = self.pending.add_proposal(waiter);
+                turn.events.push(Event::Propose { request, command });
+            }
+            Input::Read(query) => {
+                let request = self.pending.add_read(query);
+                turn.events.push(Event::Read { request });
+            }
+            Input::ReadStale(query) => query(Ok(&self.machine)),
+            // Whoever asked may have gone away.
+            Input::Status(waiter) => drop(waiter.send(self.raft.status())),
+            Input::Stop => return true,
+        }
+        false
+    }
+
+    /// Steps until nothing more follows from what happened. What the machine has applied at once
+    /// is news for the core at once, and lets reads go.
+    fn take(&mut self, turn: &mut Turn) {
+        while !turn.events.is_empty() {
+            // The clock is read after the queue was drained, never before (contract T1).
+            let at = now(self.origin);
+            self.raft.step_into(turn.events.drain(..).map(|event| Message { at, event }), &mut turn.effects);
+            for effect in turn.effects.drain(..) {
+                if let Some(event) = self.dispatch(effect) {
+                    turn.events.push(event);
+                }
+            }
+        }
+    }
+
+    /// Executes what concerns the machine, and passes on the rest.
+    fn dispatch(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Apply { entries, tokens } => {
+                crate::applier::apply(&mut self.machine, &mut self.pending, &entries, &tokens)
+                    .map(|index| Event::Applied { index })
+            }
+            Effect::Reply { request, outcome } => {
+                self.pending.on_reply(request, outcome, &self.machine);
+                None
+            }
+            Effect::Send { to, rpc } => self.executors.send(to, rpc),
+            Effect::Persist { seq, hard_state, entries } => self.executors.persist(seq, hard_state, entries),
+            Effect::ReadLog { id, purpose: _, from, through, max_bytes } => {
+                self.executors.read_log(id, from, through, max_bytes)
+            }
+            Effect::Configured { membership } => self.executors.configure(&membership),
+            Effect::Observe(observation) => self.executors.observe(&observation),
+        }
+    }
+}
+
+/// The vectors of one turn, kept so that a quiet node allocates nothing.
+#[derive(Default)]
+struct Turn {
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+}
+
+fn now(origin: Instant) -> Time {
+    Time::ZERO.after(origin.elapsed())
+}
+
+fn on_completion(completion: Completion) -> Event {
+    match completion {
+        Completion::Persisted { seq } => Event::Persisted { seq },
+        Completion::Read { id, outcome } => {
+            if outcome == LogReadOutcome::Damaged {
+                tracing::error!(%id, "entries of the log could not be read back");
+            }
+            Event::LogRead { id, outcome }
+        }
+        Completion::Failed(error) => {
+            tracing::error!("{error}; this node promises nothing any more, and the others go on without it");
+            Event::StorageFailed
+        }
+    }
+}
+
+/// Never answered, because the node is gone.
+impl From<oneshot::error::RecvError> for ProposeError {
+    fn from(_: oneshot::error::RecvError) -> Self {
+        Self::Unknown { leader: None }
+    }
+}
+
+/// Never answered, because the node is gone.
+impl From<oneshot::error::RecvError> for ReadError {
+    fn from(_: oneshot::error::RecvError) -> Self {
+        Self::Stopped
+    }
+}

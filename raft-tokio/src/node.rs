@@ -1,0 +1,257 @@
+//! A replica, as an application sees it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use raft_core::{ClusterId, Config, Event, Limits, NodeId, Raft, StateMachine, Status, Timing};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::certs::Credentials;
+use crate::dispatch::Executors;
+use crate::driver::{Driver, Input};
+use crate::error::{ProposeError, ReadError, StartError};
+use crate::pending::{Pending, Proposed};
+use crate::storage::{self, Expected, Opened, Options, Writer};
+use crate::transport::{self, Endpoint, Incoming, Service};
+
+/// How many messages wait for the driver at most. Whoever has more for it waits; a peer's message
+/// is dropped then, as the network may do at any time.
+const INBOX_MAX: usize = 16_384;
+
+/// Makes the service that answers clients, from a handle of the node that it will ask.
+type MakeService<M> = Box<dyn FnOnce(Node<M>) -> Arc<dyn Service>>;
+
+/// What a node needs to start; made by [`Node::builder`].
+pub struct Builder<M> {
+    expected: Expected,
+    data_dir: PathBuf,
+    listen: SocketAddr,
+    credentials: Credentials,
+    addresses: BTreeMap<NodeId, String>,
+    timing: Timing,
+    limits: Limits,
+    command_bytes_max: usize,
+    service: Option<MakeService<M>>,
+}
+
+/// A running replica. A clone is another handle to the same one.
+pub struct Node<M> {
+    inbox: mpsc::Sender<Input<M>>,
+    ended: watch::Receiver<bool>,
+    local_addr: Arc<OnceLock<SocketAddr>>,
+    command_bytes_max: usize,
+}
+
+impl<M> Clone for Node<M> {
+    fn clone(&self) -> Self {
+        let Self { inbox, ended, local_addr, command_bytes_max } = self;
+        Self {
+            inbox: inbox.clone(),
+            ended: ended.clone(),
+            local_addr: local_addr.clone(),
+            command_bytes_max: *command_bytes_max,
+        }
+    }
+}
+
+impl<M: StateMachine + Send + 'static> Node<M> {
+    /// Begins to describe node `node` of `cluster`: its data is in `data_dir`, which has been
+    /// [formatted](storage::format()) for it, it listens on the UDP address `listen`, and
+    /// `credentials` prove who it is.
+    pub fn builder(
+        cluster: ClusterId,
+        node: NodeId,
+        data_dir: impl Into<PathBuf>,
+        listen: SocketAddr,
+        credentials: Credentials,
+    ) -> Builder<M> {
+        Builder {
+            expected: Expected { cluster, node },
+            data_dir: data_dir.into(),
+            listen,
+            credentials,
+            addresses: BTreeMap::new(),
+            timing: Timing::LAN,
+            limits: Limits::DEFAULT,
+            command_bytes_max: 2 << 20,
+            service: None,
+        }
+    }
+
+    /// Replicates `command`. Returns once it is on stable storage at a majority and applied here,
+    /// with what the state machine answered.
+    ///
+    /// # Errors
+    /// Those that say so are certain: the command will never be applied. After
+    /// [`ProposeError::Unknown`] it may have been or may still be; give commands an identity, and
+    /// let the machine recognise a repeated one.
+    pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Proposed, ProposeError> {
+        let command = command.into();
+        let (size, limit) = (command.len(), self.command_bytes_max);
+        if size > limit {
+            return Err(ProposeError::TooLarge { size, limit });
+        }
+        let (waiter, answer) = oneshot::channel();
+        let sent = self.inbox.send(Input::Propose { command, waiter }).await;
+        sent.map_err(|_| ProposeError::Stopped)?;
+        answer.await?
+    }
+
+    /// Looks at the state machine as of now: what it sees includes every write that was
+    /// acknowledged anywhere before the call (linearizable; only the leader can do it).
+    ///
+    /// `look` runs on the node's own task: let it be quick.
+    ///
+    /// # Errors
+    /// If this node does not lead, or cannot tell in time that it does. Reads can be repeated.
+    pub async fn read<R: Send + 'static>(&self, look: impl FnOnce(&M) -> R + Send + 'static) -> Result<R, ReadError> {
+        let (waiter, answer) = oneshot::channel();
+        // Whoever asked may have gone away meanwhile; then nobody misses the answer.
+        let query = Box::new(move |machine: Result<&M, ReadError>| drop(waiter.send(machine.map(look))));
+        self.inbox.send(Input::Read(query)).await.map_err(|_| ReadError::Stopped)?;
+        answer.await?
+    }
+
+    /// Looks at the state machine of this node as it is, however far behind.
+    ///
+    /// # Errors
+    /// Only if the node has stopped.
+    pub async fn read_stale<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&M) -> R + Send + 'static,
+    ) -> Result<R, ReadError> {
+        let (waiter, answer) = oneshot::channel();
+        let query = Box::new(move |machine: Result<&M, ReadError>| drop(waiter.send(machine.map(look))));
+        self.inbox.send(Input::ReadStale(query)).await.map_err(|_| ReadError::Stopped)?;
+        answer.await?
+    }
+
+    /// What an operator may want to know; never needs another node.
+    ///
+    /// # Errors
+    /// Only if the node has stopped.
+    pub async fn status(&self) -> Result<Status, ReadError> {
+        let (waiter, answer) = oneshot::channel();
+        self.inbox.send(Input::Status(waiter)).await.map_err(|_| ReadError::Stopped)?;
+        Ok(answer.await?)
+    }
+
+    /// The address that the node is bound to.
+    ///
+    /// # Panics
+    /// In a service that asks while it is being made: the node is bound after that.
+    pub fn local_addr(&self) -> SocketAddr {
+        *self.local_addr.get().expect("a node that has started is bound")
+    }
+
+    /// Stops the node: answers everybody who waits, takes leave of the peers, closes the log.
+    /// Returns when its data directory is free again.
+    pub async fn shutdown(&self) {
+        // A node that has ended already does not listen.
+        let _ = self.inbox.send(Input::Stop).await;
+        self.ended().await;
+    }
+
+    /// Waits until the node has ended, for whatever reason.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // An error says that the task is gone without a word, which is an end as well.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl<M: StateMachine + Send + 'static> Builder<M> {
+    /// Where the members of the cluster are: `host:port` of each. The own address may be among them.
+    #[must_use]
+    pub fn peers(mut self, addresses: impl IntoIterator<Item = (NodeId, String)>) -> Self {
+        self.addresses.extend(addresses);
+        self
+    }
+
+    /// Other timing than [`Timing::LAN`].
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Other limits than [`Limits::DEFAULT`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Answers clients on the same port; `make` is given a handle of the node.
+    #[must_use]
+    pub fn service(mut self, make: impl FnOnce(Node<M>) -> Arc<dyn Service> + 'static) -> Self {
+        self.service = Some(Box::new(make));
+        self
+    }
+
+    /// Opens the log, binds the port and starts the node's task on the current runtime. The
+    /// machine starts empty; the log is applied to it.
+    ///
+    /// # Errors
+    /// If the data directory is missing, in use, damaged or somebody else's; if the port is
+    /// taken; if the certificate is not this node's; if a member has no address.
+    pub fn start(self, machine: M) -> Result<Node<M>, StartError> {
+        let config = Config::new(self.timing, self.limits, self.expected.cluster.as_u128() as u64)?;
+        let options = Options { tail_bytes: self.limits.log_cache_bytes, ..Options::default() };
+        let Opened { durable, log } = storage::open(&self.data_dir, &self.expected, &options)?;
+        let me = durable.identity;
+        let strangers = durable.membership.voters().iter().map(|member| member.node);
+        if let Some(node) = strangers.into_iter().find(|node| *node != me.node && !self.addresses.contains_key(node)) {
+            return Err(StartError::NoAddress { node });
+        }
+        let raft = Raft::new(config, durable)?;
+
+        let (inbox, received) = mpsc::channel(INBOX_MAX);
+        let (end, ended) = watch::channel(false);
+        let local_addr = Arc::new(OnceLock::new());
+        let node = Node { inbox: inbox.clone(), ended, local_addr, command_bytes_max: self.command_bytes_max };
+        let service = self.service.map(|make| make(node.clone()));
+        let options = transport::Options {
+            listen: self.listen,
+            me: me.peer(),
+            cluster: me.cluster,
+            credentials: self.credentials,
+            limits: transport::Limits::default(),
+        };
+        let endpoint = Endpoint::bind(options, deliver_to(inbox.clone()), service)?;
+        // Nobody else has a hand on it yet.
+        let _ = node.local_addr.set(endpoint.local_addr());
+        let writer = Writer::spawn(log, move |completion| {
+            // A driver that has ended needs no news.
+            let _ = inbox.blocking_send(Input::Storage(completion));
+        })?;
+
+        let executors = Executors { me: me.node, addresses: self.addresses, endpoint, writer };
+        let origin = Instant::now();
+        let driver = Driver { raft, machine, pending: Pending::new(), inbox: received, executors, origin };
+        tokio::spawn(async move {
+            driver.run().await;
+            // Everybody may have let go of the node.
+            let _ = end.send(true);
+        });
+        Ok(node)
+    }
+}
+
+/// Puts what comes in from peers into the inbox; when that is full, drops it, as the network might
+/// have. That a peer is unreachable is repeated by the core's own timeouts.
+fn deliver_to<M: Send + 'static>(inbox: mpsc::Sender<Input<M>>) -> impl Fn(Incoming) + Send + Sync + 'static {
+    move |incoming| {
+        let event = match incoming {
+            Incoming::Received { from, rpc } => Event::Received { from, rpc },
+            Incoming::Unreachable { node } => Event::PeerUnreachable { node },
+        };
+        if inbox.try_send(Input::Event(event)).is_err() {
+            tracing::debug!("the inbox is full; a message of a peer is dropped");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The file `anchor`: how often the directory was opened, and how far the log is known to reach.
+//!
+//! Two slots, 4096 bytes apart, written in turn, so that a crash in the middle of a write leaves
+//! the other one. In each:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0–7 | revision: how often the anchor was written; the slot is this modulo 2 |
+//! | 8–15 | boot: how often the directory was opened |
+//! | 16–23 | the number of the newest group known to be durable, 0 for none |
+//! | 24–31 | the newest segment that may hold groups |
+//! | 32–35 | checksum (CRC32C) of the store's id and bytes 0–31 |
+//!
+//! A log that ends before its anchor has lost something that was durable: nothing is cut there.
+//! If one slot cannot be read, a crash may have torn it or it may have rotted, and then it may
+//! have been the newer one. Its boot was at most one higher, so one boot number is left out:
+//! no life of the store ever shares its number with another.
+
+use std::sync::Arc;
+
+use raft_core::{Boot, StoreId};
+
+use super::disk::{Disk, DiskFile, read_whole};
+use super::error::StorageError;
+use super::format::{Fields, put};
+
+/// Its name.
+pub(super) const FILE: &str = "anchor";
+
+const SLOT: usize = 4096;
+const LENGTH: usize = 36;
+
+/// What the anchor says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Anchor {
+    pub(super) boot: Boot,
+    pub(super) group: u64,
+    pub(super) segment: u64,
+}
+
+/// The open file.
+pub(super) struct AnchorFile {
+    path: std::path::PathBuf,
+    file: Arc<dyn DiskFile>,
+    store: StoreId,
+    revision: u64,
+}
+
+fn crc(store: StoreId, covered: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&store.as_u128().to_le_bytes()), covered)
+}
+
+fn encode(store: StoreId, revision: u64, anchor: Anchor) -> [u8; LENGTH] {
+    let mut covered = [0; LENGTH - 4];
+    let Anchor { boot, group, segment } = anchor;
+    put(
+        &mut covered,
+        &[&revision.to_le_bytes(), &boot.as_u64().to_le_bytes(), &group.to_le_bytes(), &segment.to_le_bytes()],
+    );
+    let mut slot = [0; LENGTH];
+    put(&mut slot, &[&covered, &crc(store, &covered).to_le_bytes()]);
+    slot
+}
+
+fn decode(store: StoreId, slot: &[u8], parity: u64) -> Option<(u64, Anchor)> {
+    let (covered, _) = slot.split_first_chunk::<{ LENGTH - 4 }>()?;
+    let mut fields = Fields(slot);
+    let revision = fields.u64()?;
+    let anchor = Anchor { boot: Boot::new(fields.u64()?), group: fields.u64()?, segment: fields.u64()? };
+    (fields.u32()? == crc(store, covered) && revision % 2 == parity).then_some((revision, anchor))
+}
+
+impl AnchorFile {
+    /// What a fresh directory holds: never opened, no group, one segment.
+    pub(super) fn fresh(store: StoreId) -> Vec<u8> {
+        let anchor = Anchor { boot: Boot::ZERO, group: 0, segment: 1 };
+        let mut bytes = vec![0; 2 * SLOT];
+        put(&mut bytes, &[&encode(store, 0, anchor)]);
+        if let Some(second) = bytes.get_mut(SLOT..) {
+            put(second, &[&encode(store, 1, anchor)]);
+        }
+        bytes
+    }
+
+    /// Opens it and reads the newer slot.
+    pub(super) fn open(disk: &dyn Disk, store: StoreId) -> Result<(Self, Anchor), StorageError> {
+        let path = disk.path(FILE);
+        let bytes = read_whole(disk, FILE)?;
+        let slots = [
+            decode(store, bytes.get(..SLOT).unwrap_or(&bytes), 0),
+            decode(store, bytes.get(SLOT..).unwrap_or_default(), 1),
+        ];
+        let (revision, anchor) = match slots {
+            [Some(even), Some(odd)] => {
+                if even.0 > odd.0 {
+                    even
+                } else {
+                    odd
+                }
+            }
+            [Some((revision, anchor)), None] | [None, Some((revision, anchor))] => {
+                tracing::warn!(path = %path.display(), "one of the two slots of the anchor is unreadable");
+                (revision, Anchor { boot: anchor.boot.next(), ..anchor })
+            }
+            [None, None] => {
+                let found = "neither of its two slots has a right checksum".to_owned();
+                return Err(StorageError::Damaged { path, offset: 0, found });
+            }
+        };
+        let file = disk.open(FILE).map_err(|error| StorageError::io("open", &path, error))?;
+        Ok((Self { path, file, store, revision }, anchor))
+    }
+
+    /// Replaces the older slot, durably.
+    pub(super) fn write(&mut self, anchor: Anchor) -> Result<(), StorageError> {
+        let revision = self.revision + 1;
+        let offset = if revision % 2 == 0 { 0 } else { SLOT as u64 };
+        let slot = encode(self.store, revision, anchor);
+        self.file.write_at(offset, &slot).map_err(|error| StorageError::io("write", &self.path, error))?;
+        self.file.sync().map_err(|error| StorageError::io("sync", &self.path, error))?;
+        self.revision = revision;
+        Ok(())
+    }
+}

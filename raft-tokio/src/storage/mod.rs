@@ -1,0 +1,244 @@
+//! The durable log of one node, and the directory that it lives in.
+//!
+//! A data directory is [formatted](format()) once, for one node of one cluster, and
+//! [opened](open()) at every start. What it holds then is in [`Opened::durable`], ready for
+//! [`raft_core::Raft::new`](raft_core). The [`Log`] is synchronous; a [`Writer`] runs it on a
+//! thread of its own and makes everything that waits durable with one sync.
+//!
+//! What it promises: after [`Log::write`] has returned, or [`Completion::Persisted`] was reported,
+//! no crash loses what was written. A write that a crash interrupted is there as a whole or not at
+//! all. Bytes that are not what was written are never returned: opening or reading fails, and says
+//! where. A failed write or sync is final. `format.rs` describes the bytes, with the argument.
+//!
+//! Omitted: compaction and snapshots (the log only grows), going on after a full disk, and repair
+//! of damage from other nodes.
+//!
+//! ```
+//! use raft_core::{ClusterId, Entries, HardState, Membership, NodeId, StoreId, Term, WriteSeq};
+//! use raft_tokio::storage::{self, Birth, Expected, Options, Write};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let dir = folder.path().join("n1");
+//! let (cluster, store) = (ClusterId::new(7), StoreId::new(8)); // draw these at random
+//! let node = NodeId::new(1).ok_or("ids begin at 1")?;
+//! storage::format(&dir, &Birth { cluster, node, store, membership: Membership::default() })?;
+//!
+//! let expected = Expected { cluster, node };
+//! let mut opened = storage::open(&dir, &expected, &Options::default())?;
+//! let promise = HardState { term: Term::new(3), voted_for: Some(node) };
+//! opened.log.write(&[Write { seq: WriteSeq::new(1), hard_state: Some(promise), entries: Entries::EMPTY }])?;
+//! drop(opened);
+//!
+//! let opened = storage::open(&dir, &expected, &Options::default())?;
+//! assert_eq!(opened.durable.hard_state, promise);
+//! # Ok(())
+//! # }
+//! ```
+
+mod anchor;
+mod contents;
+mod disk;
+mod error;
+mod format;
+mod identity;
+mod log;
+mod recovery;
+mod segment;
+mod writer;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use raft_core::{
+    ClusterId, Durable, Entries, HardState, Identity, Index, Membership, NodeId, Position, StoreId, WriteSeq,
+};
+
+use anchor::{Anchor, AnchorFile};
+
+pub use disk::{Disk, DiskFile, FileDisk};
+pub use error::StorageError;
+pub use log::Log;
+pub use writer::{Completion, Writer};
+
+/// The first segment of a store is small, so that formatting one is quick.
+const FIRST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// What a fresh data directory is formatted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birth {
+    /// The cluster that it will belong to.
+    pub cluster: ClusterId,
+    /// The node that it will belong to.
+    pub node: NodeId,
+    /// Its own name, drawn at random, so that no other directory is ever taken for it.
+    pub store: StoreId,
+    /// The cluster's first configuration.
+    pub membership: Membership,
+}
+
+/// Whom the configuration says that a directory should belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// What may be chosen about a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How many bytes of the newest entries to return in [`Durable::tail`].
+    pub tail_bytes: u64,
+    /// The length of new segments, at least 4 KiB; one that must hold a larger group is larger.
+    pub segment_bytes: u64,
+    /// Whether a thread makes the next segment ahead of need. Without it, the write that needs it waits.
+    pub prepare_ahead: bool,
+}
+
+impl Options {
+    /// For servers.
+    pub const DEFAULT: Self = Self { tail_bytes: 32 << 20, segment_bytes: 16 << 20, prepare_ahead: true };
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// One thing to write, as the core asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Names the write.
+    pub seq: WriteSeq,
+    /// The new term and vote, if they changed.
+    pub hard_state: Option<HardState>,
+    /// Entries to append; they replace what the log holds from the first one's index on.
+    pub entries: Entries,
+}
+
+/// A data directory that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// What it holds; the boot is already raised.
+    pub durable: Durable,
+    /// Its log. The directory stays locked while this, or a [`Writer`] that took it over, lives.
+    pub log: Log,
+}
+
+/// Makes a data directory: as a whole, or not at all.
+///
+/// # Errors
+/// If there is something at `dir` already, other than an empty directory, or if it cannot be made.
+pub fn format(dir: &Path, birth: &Birth) -> Result<(), StorageError> {
+    match disk::names(dir) {
+        Ok(names) => {
+            if let Some(found) = names.into_iter().next() {
+                return Err(StorageError::NotEmpty { dir: dir.to_path_buf(), found });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let found = "it is not a directory".to_owned();
+            return Err(StorageError::NotADataDirectory { dir: dir.to_path_buf(), found });
+        }
+        Err(error) => return Err(StorageError::io("read the directory", dir, error)),
+    }
+    let absolute = std::path::absolute(dir).map_err(|error| StorageError::io("find", dir, error))?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(StorageError::io("format", dir, io::ErrorKind::InvalidInput.into()));
+    };
+    create_durably(parent)?;
+    // Built under another name, which carries the store's own, and given the right one when all of it is durable.
+    let building = parent.join(format!(".{}.{}", name.to_string_lossy(), birth.store));
+    let build = || {
+        fs::create_dir(&building).map_err(|error| StorageError::io("create the directory", &building, error))?;
+        format_on(&FileDisk::private(&building), birth)?;
+        fs::rename(&building, &absolute).map_err(|error| StorageError::io("create the directory", dir, error))
+    };
+    let built = build();
+    if built.is_err() {
+        // What is left of it harms nobody: it has a name of its own.
+        let _ = fs::remove_dir_all(&building);
+    }
+    built?;
+    disk::sync_directory(parent).map_err(|error| StorageError::io("sync", parent, error))
+}
+
+/// Creates a directory and those above it, durably.
+fn create_durably(dir: &Path) -> Result<(), StorageError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        create_durably(parent)?;
+    }
+    match fs::create_dir(dir) {
+        // Somebody else was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => created.map_err(|error| StorageError::io("create the directory", dir, error))?,
+    }
+    let above = dir.parent().unwrap_or(dir);
+    disk::sync_directory(above).map_err(|error| StorageError::io("sync", above, error))
+}
+
+/// Formats any empty [`Disk`]. It counts as formatted only once its identity is there, which comes last.
+///
+/// # Errors
+/// If it is not empty, or a write fails.
+pub fn format_on(disk: &dyn Disk, birth: &Birth) -> Result<(), StorageError> {
+    let dir = disk.path("");
+    let names = disk.list().map_err(|error| StorageError::io("read the directory", &dir, error))?;
+    if let Some(found) = names.into_iter().next() {
+        return Err(StorageError::NotEmpty { dir, found });
+    }
+    let write = |name: &str, bytes: &[u8]| {
+        let path = disk.path(name);
+        let file = disk.create(name).map_err(|error| StorageError::io("create", &path, error))?;
+        file.write_at(0, bytes).map_err(|error| StorageError::io("write", &path, error))?;
+        file.sync().map_err(|error| StorageError::io("sync", &path, error))
+    };
+    write(anchor::FILE, &AnchorFile::fresh(birth.store))?;
+    segment::create(disk, birth.store, 1, FIRST_SEGMENT_BYTES / format::SECTOR as u64)?;
+    write(identity::FILE, &identity::encode(birth))?;
+    disk.sync().map_err(|error| StorageError::io("sync", &dir, error))
+}
+
+/// Locks a data directory, reads and verifies everything in it, and raises its boot.
+///
+/// # Errors
+/// If there is no data directory of the expected node, if it is in use or damaged, or if the disk fails.
+pub fn open(dir: &Path, expected: &Expected, options: &Options) -> Result<Opened, StorageError> {
+    open_on(Arc::new(FileDisk::lock(dir)?), expected, options)
+}
+
+/// Opens what [`format_on`] has formatted. That nobody else does is up to the caller.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(disk: Arc<dyn Disk>, expected: &Expected, options: &Options) -> Result<Opened, StorageError> {
+    let dir = disk.path("");
+    let names = disk.list().map_err(|error| StorageError::io("read the directory", &dir, error))?;
+    identity::recognise(&dir, &names)?;
+    let Birth { cluster, node, store, membership } = identity::read(&*disk, expected)?;
+    let (mut anchor_file, anchor) = AnchorFile::open(&*disk, store)?;
+    let mut recovered = recovery::recover(&*disk, store, anchor, options.tail_bytes)?;
+    let boot = anchor.boot.next();
+    let (group, segment) = (recovered.link.group - 1, recovered.current.number.max(anchor.segment));
+    anchor_file.write(Anchor { boot, group, segment })?;
+    let durable = Durable {
+        identity: Identity { cluster, node, store, boot },
+        hard_state: recovered.hard_state,
+        base: Position::ZERO,
+        membership,
+        applied: Index::ZERO,
+        last: recovered.contents.last().index,
+        runs: recovered.contents.runs().to_vec(),
+        tail: std::mem::take(&mut recovered.tail),
+    };
+    Ok(Opened { durable, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+}

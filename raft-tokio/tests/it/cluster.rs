@@ -1,0 +1,238 @@
+//! Whole nodes, three in one process: real sockets, real files, real time.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_tokio::certs::{Authority, Credentials};
+use raft_tokio::core::{ClusterId, Member, Membership, NodeId, Position, RoleKind, StateMachine, StoreId};
+use raft_tokio::storage::{self, Birth, StorageError};
+use raft_tokio::{Node, ProposeError, ReadError, StartError};
+use tempfile::TempDir;
+
+/// Remembers every command in order; answers with how many there are.
+#[derive(Default)]
+struct Journal(Vec<Bytes>);
+
+impl StateMachine for Journal {
+    fn apply(&mut self, _position: Position, command: &Bytes) -> Bytes {
+        self.0.push(command.clone());
+        Bytes::from(self.0.len().to_string())
+    }
+}
+
+/// Everything that outlives its nodes.
+struct Site {
+    folder: TempDir,
+    cluster: ClusterId,
+    authority: Authority,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+}
+
+impl Site {
+    fn new(size: u64) -> Self {
+        let cluster = ClusterId::new(0xc1);
+        let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
+        let members = nodes.iter().map(|node| Member { node: *node, store: StoreId::new(node.as_u64().into()) });
+        let membership = Membership::new(members).expect("distinct members");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sockets: Vec<UdpSocket> =
+            nodes.iter().map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
+        let addresses = nodes.iter().zip(&sockets).map(|(node, socket)| (*node, socket.local_addr().expect("bound")));
+        let site = Self {
+            addresses: addresses.collect(),
+            cluster,
+            authority: Authority::new(cluster).expect("a certificate authority"),
+            folder,
+        };
+        for node in nodes {
+            let store = StoreId::new(node.as_u64().into());
+            let birth = Birth { cluster, node, store, membership: membership.clone() };
+            storage::format(&site.folder.path().join(node.to_string()), &birth).expect("an empty folder");
+        }
+        site
+    }
+
+    fn start(&self, node: NodeId) -> Result<Node<Journal>, StartError> {
+        let issued = self.authority.issue_node(node).expect("a certificate");
+        let credentials = Credentials::from_pem(self.authority.cert_pem(), &issued.cert_pem, &issued.key_pem);
+        let credentials = credentials.expect("what the authority issued");
+        let data = self.folder.path().join(node.to_string());
+        let peers = self.addresses.iter().map(|(node, address)| (*node, address.to_string()));
+        Node::builder(self.cluster, node, data, self.addresses[&node], credentials)
+            .peers(peers)
+            .start(Journal::default())
+    }
+
+    fn start_all(&self) -> BTreeMap<NodeId, Node<Journal>> {
+        self.addresses.keys().map(|node| (*node, self.start(*node).expect("a node that starts"))).collect()
+    }
+}
+
+/// Tries again until it works; a test that waits for ever has failed.
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut attempt: impl FnMut() -> F) -> T {
+    let patience = Duration::from_secs(20);
+    let trying = async {
+        loop {
+            if let Some(found) = attempt().await {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, trying).await.unwrap_or_else(|_| panic!("{what}: not within {patience:?}"))
+}
+
+async fn leader_of(nodes: &BTreeMap<NodeId, Node<Journal>>) -> NodeId {
+    eventually("a leader", async || {
+        for (id, node) in nodes {
+            let status = node.status().await.expect("a running node");
+            if status.role == RoleKind::Leader && status.log.committed_in_term {
+                return Some(*id);
+            }
+        }
+        None
+    })
+    .await
+}
+
+async fn journal_of(node: &Node<Journal>) -> Vec<Bytes> {
+    node.read_stale(|journal| journal.0.clone()).await.expect("a running node")
+}
+
+async fn agree_on(nodes: &BTreeMap<NodeId, Node<Journal>>, expected: &[Bytes]) {
+    for (id, node) in nodes {
+        eventually(&format!("{id} catches up"), async || (journal_of(node).await == expected).then_some(())).await;
+    }
+}
+
+async fn stop(nodes: BTreeMap<NodeId, Node<Journal>>) {
+    for node in nodes.values() {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_proposal_is_answered_with_the_machines_result_and_reaches_every_node() {
+    let site = Site::new(3);
+    let nodes = site.start_all();
+    let leader = &nodes[&leader_of(&nodes).await];
+    let mut expected = Vec::new();
+    for nth in 1..=20 {
+        let command = Bytes::from(format!("command {nth}"));
+        let proposed = leader.propose(command.clone()).await.expect("a leader with its majority");
+        assert_eq!(proposed.answer, nth.to_string());
+        expected.push(command);
+    }
+    assert_eq!(leader.read(|journal| journal.0.len()).await, Ok(20));
+    agree_on(&nodes, &expected).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_follower_refers_to_the_leader() {
+    let site = Site::new(3);
+    let nodes = site.start_all();
+    let leader = leader_of(&nodes).await;
+    let (_, follower) = nodes.iter().find(|(id, _)| **id != leader).expect("two followers");
+    eventually("the follower knows its leader", async || {
+        (follower.status().await.expect("a running node").leader == Some(leader)).then_some(())
+    })
+    .await;
+    let refused = ProposeError::NotLeader { leader: Some(leader) };
+    assert_eq!(follower.propose("anything").await, Err(refused));
+    assert_eq!(follower.read(|_| ()).await, Err(ReadError::NotLeader { leader: Some(leader) }));
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn the_others_go_on_without_the_leader_and_it_catches_up_after_a_restart() {
+    let site = Site::new(3);
+    let mut nodes = site.start_all();
+    let first = leader_of(&nodes).await;
+    nodes[&first].propose("before").await.expect("a leader with its majority");
+    nodes.remove(&first).expect("it was running").shutdown().await;
+
+    let second = leader_of(&nodes).await;
+    assert_ne!(second, first);
+    nodes[&second].propose("meanwhile").await.expect("two of three");
+
+    nodes.insert(first, site.start(first).expect("its directory is free again"));
+    agree_on(&nodes, &["before", "meanwhile"].map(Bytes::from)).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_restart_of_all() {
+    let site = Site::new(3);
+    let nodes = site.start_all();
+    nodes[&leader_of(&nodes).await].propose("kept").await.expect("a leader with its majority");
+    stop(nodes).await;
+
+    let nodes = site.start_all();
+    let leader = &nodes[&leader_of(&nodes).await];
+    assert_eq!(leader.read(|journal| journal.0.clone()).await, Ok(vec![Bytes::from("kept")]));
+    agree_on(&nodes, &[Bytes::from("kept")]).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_single_node_is_a_cluster() {
+    let site = Site::new(1);
+    let nodes = site.start_all();
+    let node = &nodes[&leader_of(&nodes).await];
+    assert_eq!(node.propose("alone").await.expect("its own majority").answer, "1");
+    assert_eq!(node.read(|journal| journal.0.len()).await, Ok(1));
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn without_a_majority_nothing_is_acknowledged_and_shutdown_answers_whoever_waits() {
+    let site = Site::new(3);
+    let mut nodes = site.start_all();
+    let leader = leader_of(&nodes).await;
+    let left = nodes.remove(&leader).expect("it runs");
+    stop(nodes).await;
+    let waiting = tokio::spawn({
+        let left = left.clone();
+        async move { left.propose("too late").await }
+    });
+    // Either the leader has noticed that it is alone, or it is stopped first: never an acknowledgement.
+    let noticed = eventually("the leader resigns", async || {
+        (left.status().await.expect("a running node").role != RoleKind::Leader).then_some(())
+    });
+    noticed.await;
+    left.shutdown().await;
+    let answer = waiting.await.expect("the task does not panic");
+    assert!(
+        matches!(answer, Err(ProposeError::Unknown { .. } | ProposeError::NotLeader { .. })),
+        "acknowledged by nobody, but answered {answer:?}"
+    );
+    assert_eq!(left.propose("after the end").await, Err(ProposeError::Stopped));
+    assert_eq!(left.read(|_| ()).await, Err(ReadError::Stopped));
+}
+
+#[tokio::test]
+async fn a_command_over_the_limit_is_refused_before_it_goes_anywhere() {
+    let site = Site::new(1);
+    let nodes = site.start_all();
+    let node = &nodes[&leader_of(&nodes).await];
+    let huge = Bytes::from(vec![0; (2 << 20) + 1]);
+    let refused = node.propose(huge).await;
+    assert_eq!(refused, Err(ProposeError::TooLarge { size: (2 << 20) + 1, limit: 2 << 20 }));
+    assert_eq!(node.propose("small").await.expect("nothing is in its way").answer, "1");
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_directory_is_used_by_one_node_at_a_time() {
+    let site = Site::new(1);
+    let nodes = site.start_all();
+    let id = leader_of(&nodes).await;
+    let second = site.start(id);
+    assert!(matches!(second, Err(StartError::Storage(StorageError::InUse { .. }))), "two nodes in one directory");
+    stop(nodes).await;
+    stop(site.start_all()).await;
+}
