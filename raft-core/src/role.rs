@@ -242,7 +242,9 @@ fn follow(state: &mut State, term: Term, leader: Option<NodeId>) -> Role {
         state.adopt_term(term);
     }
     let timeout = state.draw_election_timeout();
-    state.clock.leader_contact = leader.map(|_| state.now());
+    if leader.is_some() {
+        state.clock.leader_contact = Some(state.now());
+    }
     Role::Follower(Follower { leader, timeout, election_at: state.now().after(timeout), verified: Index::ZERO })
 }
 

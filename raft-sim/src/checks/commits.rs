@@ -1,0 +1,205 @@
+//! Commits: I4 leader completeness, I5 and I7 one committed log for good, I6 on a durable quorum.
+
+use std::collections::BTreeMap;
+
+use raft_core::{Effect, Index, NodeId, Position, RoleKind, Term};
+
+use super::logs::{Logs, Mirrored};
+use super::{Step, Verdict, Violation, ensure};
+use crate::disk::Disk;
+
+/// The one committed log, as first seen committed anywhere.
+#[derive(Debug)]
+pub struct Commits {
+    quorum: usize,
+    log: Vec<Mirrored>,
+    /// How far leaders of each term have committed.
+    by_term: BTreeMap<Term, Index>,
+    /// The digests of each leader's log at its election.
+    elected: BTreeMap<Term, Vec<u64>>,
+}
+
+impl Commits {
+    /// Nothing is committed.
+    pub fn new(nodes: usize) -> Self {
+        Self { quorum: nodes / 2 + 1, log: Vec::new(), by_term: BTreeMap::new(), elected: BTreeMap::new() }
+    }
+
+    /// How far anything is committed.
+    pub fn last(&self) -> Index {
+        Index::new(self.log.len() as u64)
+    }
+
+    /// The committed log; index `i` is at place `i - 1`.
+    pub fn log(&self) -> &[Mirrored] {
+        &self.log
+    }
+
+    /// The digest of the committed log up to `index`; 0 at index 0.
+    pub fn digest_at(&self, index: Index) -> Option<u64> {
+        match index.as_u64() {
+            0 => Some(0),
+            nth => self.log.get(nth as usize - 1).map(|entry| entry.digest),
+        }
+    }
+
+    /// How much of the committed log a node holds.
+    pub(super) fn held_by(&self, node: NodeId, logs: &Logs) -> Index {
+        let log = logs.of(node);
+        let mut length = log.len().min(self.log.len());
+        // Only an uncommitted end can differ, and it is short.
+        while length > 0 && log[length - 1].digest != self.log[length - 1].digest {
+            length -= 1;
+        }
+        Index::new(length as u64)
+    }
+
+    /// Nobody overwrites what is committed.
+    pub(super) fn on_persists(&self, step: &Step<'_>, held: Index, logs: &Logs) -> Verdict {
+        let node = step.node;
+        for effect in step.effects {
+            let Effect::Persist { entries, .. } = effect else { continue };
+            let Some(first) = entries.first() else { continue };
+            ensure!(
+                first.index > step.before.log.commit,
+                CommittedForGood,
+                "{node} overwrites its log from {} on, having said that {} is committed",
+                first.position(),
+                step.before.log.commit
+            );
+        }
+        ensure!(
+            logs.digest_at(node, held) == self.digest_at(held),
+            CommittedForGood,
+            "{node} held the committed log up to {held} and has overwritten a part of it; its log ends at {}",
+            logs.last(node)
+        );
+        Ok(())
+    }
+
+    /// I4: a new leader holds everything that was committed in earlier terms.
+    pub(super) fn on_elected(&mut self, node: NodeId, term: Term, logs: &Logs) -> Verdict {
+        let committed = self.by_term.range(..term).map(|(_, index)| *index).max().unwrap_or(Index::ZERO);
+        ensure!(
+            logs.digest_at(node, committed) == self.digest_at(committed),
+            LeaderCompleteness,
+            "{node} became leader of term {term} with a log that ends at {}; the committed entry {} is not in it",
+            logs.last(node),
+            self.position(committed)
+        );
+        self.elected.insert(term, logs.of(node).iter().map(|entry| entry.digest).collect());
+        Ok(())
+    }
+
+    fn position(&self, index: Index) -> Position {
+        let term = index.as_u64().checked_sub(1).and_then(|place| self.log.get(place as usize)).map(|entry| entry.term);
+        Position::new(index, term.unwrap_or_default())
+    }
+
+    /// Judges a commit index that has risen; returns what is newly committed.
+    pub(super) fn on_step(&mut self, step: &Step<'_>, logs: &Logs) -> Result<Vec<(Position, Mirrored)>, Violation> {
+        let (node, commit) = (step.node, step.after.log.commit);
+        if commit <= step.before.log.commit {
+            return Ok(Vec::new());
+        }
+        let Some(digest) = logs.digest_at(node, commit) else {
+            ensure!(false, Ordering, "{node} says that {commit} is committed; its log ends at {}", logs.last(node));
+            return Ok(Vec::new());
+        };
+        let leads = step.after.role == RoleKind::Leader;
+        if leads && step.before.role == RoleKind::Leader {
+            self.on_quorum(step, commit, digest, logs)?;
+        }
+        if let Some(known) = self.digest_at(commit) {
+            ensure!(
+                known == digest,
+                StateMachineSafety,
+                "{node} says that its log is committed up to {commit}, but another log is: {} there",
+                self.position(commit)
+            );
+            return Ok(Vec::new());
+        }
+        ensure!(
+            leads,
+            CommitOnQuorum,
+            "{node} is {} and says that {commit} is committed; nobody has committed beyond {}",
+            step.after.role,
+            self.last()
+        );
+        self.on_quorum(step, commit, digest, logs)?;
+        ensure!(
+            logs.digest_at(node, self.last()) == self.digest_at(self.last()),
+            CommittedForGood,
+            "{node} commits {commit} on top of another log than the committed one, which ends at {}",
+            self.position(self.last())
+        );
+        let first_new = self.log.len();
+        self.log.extend_from_slice(&logs.of(node)[first_new..commit.as_u64() as usize]);
+        let term = step.after.hard_state.term;
+        self.by_term.insert(term, commit);
+        self.later_leaders_hold(term, commit, digest)?;
+        Ok((first_new..self.log.len())
+            .map(|place| (self.position(Index::new(place as u64 + 1)), self.log[place]))
+            .collect())
+    }
+
+    /// I6: §5.4.2 – a leader commits by counting only entries of its own term, and counts disks.
+    fn on_quorum(&self, step: &Step<'_>, commit: Index, digest: u64, logs: &Logs) -> Verdict {
+        let (node, term) = (step.node, step.after.hard_state.term);
+        let at_commit = logs.of(node)[commit.as_u64() as usize - 1];
+        ensure!(
+            at_commit.term == term,
+            CommitOnQuorum,
+            "{node}, leader of term {term}, committed {commit}@{} by counting",
+            at_commit.term
+        );
+        let holders = step.disks.iter().filter(|disk| disk.digest_at(commit) == Some(digest)).count();
+        ensure!(
+            holders >= self.quorum,
+            CommitOnQuorum,
+            "{node}, leader of term {term}, committed {commit}@{term}, which {holders} disks hold; it takes {}",
+            self.quorum
+        );
+        Ok(())
+    }
+
+    /// I4 from the other side: a commit that comes late must already be in the logs of the
+    /// leaders that were elected meanwhile.
+    fn later_leaders_hold(&self, term: Term, commit: Index, digest: u64) -> Verdict {
+        for (later, log) in self.elected.range(term.next()..) {
+            let held = log.get(commit.as_u64() as usize - 1) == Some(&digest);
+            ensure!(
+                held,
+                LeaderCompleteness,
+                "{commit} was committed in term {term} after the leader of term {later} was elected without it"
+            );
+        }
+        Ok(())
+    }
+
+    /// I7: whatever a crash leaves, a majority of disks holds everything committed.
+    pub(super) fn on_disks(&self, disks: &[Disk]) -> Verdict {
+        let last = self.last();
+        let holders = disks.iter().filter(|disk| disk.digest_at(last) == self.digest_at(last)).count();
+        ensure!(
+            holders >= self.quorum,
+            CommittedForGood,
+            "after a crash {holders} disks hold the committed {}; it takes {}",
+            self.position(last),
+            self.quorum
+        );
+        Ok(())
+    }
+
+    /// At the end, a node's log is the committed one.
+    pub(super) fn holds_all(&self, node: NodeId, logs: &Logs) -> Verdict {
+        ensure!(
+            logs.last(node).index == self.last() && logs.digest_at(node, self.last()) == self.digest_at(self.last()),
+            Liveness,
+            "the log of {node} ends at {}, the committed one at {}",
+            logs.last(node),
+            self.position(self.last())
+        );
+        Ok(())
+    }
+}

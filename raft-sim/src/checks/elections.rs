@@ -1,0 +1,217 @@
+//! Elections: I1 election safety, I9 one vote a term, I18 legal votes, and who may speak as leader.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use raft_core::{CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Verdict as Vote};
+
+use super::logs::Logs;
+use super::{Step, Verdict, ensure};
+use crate::slot;
+
+/// Who led, who asked, who voted for whom: over the whole run, across all crashes.
+#[derive(Debug)]
+pub struct Elections {
+    quorum: usize,
+    stickiness: Duration,
+    leaders: BTreeMap<Term, NodeId>,
+    votes: BTreeMap<(Term, NodeId), NodeId>,
+    candidacies: BTreeMap<(Term, NodeId), Position>,
+    inquiries: BTreeMap<(NodeId, CampaignId), Position>,
+    /// When each node last heard from the leader of which term.
+    contact: Vec<Option<(Term, Time)>>,
+}
+
+impl Elections {
+    /// Before the first election of `nodes` voters; a vote is refused for `stickiness` after a
+    /// leader was heard from.
+    pub fn new(nodes: usize, stickiness: Duration) -> Self {
+        Self {
+            quorum: nodes / 2 + 1,
+            stickiness,
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            candidacies: BTreeMap::new(),
+            inquiries: BTreeMap::new(),
+            contact: vec![None; nodes],
+        }
+    }
+
+    /// Who was elected in `term`.
+    pub fn leader(&self, term: Term) -> Option<NodeId> {
+        self.leaders.get(&term).copied()
+    }
+
+    /// In how many terms somebody was elected.
+    pub fn count(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// Takes note of new leaders; returns the terms that this node has just won.
+    pub(super) fn on_roles(&mut self, step: &Step<'_>) -> Result<Vec<Term>, super::Violation> {
+        let mut won = Vec::new();
+        let observed = step.effects.iter().filter_map(|effect| match effect {
+            Effect::Observe(Observation::Role { term, role: RoleKind::Leader }) => Some(*term),
+            _ => None,
+        });
+        let now = (step.after.role == RoleKind::Leader).then_some(step.after.hard_state.term);
+        for term in observed.chain(now) {
+            match self.leaders.insert(term, step.node) {
+                None => {
+                    self.majority_voted(term, step)?;
+                    won.push(term);
+                }
+                Some(other) => {
+                    ensure!(
+                        other == step.node,
+                        ElectionSafety,
+                        "{} became leader of term {term}, which already had {other} as leader",
+                        step.node
+                    );
+                }
+            }
+        }
+        Ok(won)
+    }
+
+    /// A leader's majority consists of votes that were really sent, and of its own.
+    fn majority_voted(&self, term: Term, step: &Step<'_>) -> Verdict {
+        let node = step.node;
+        let votes = self.votes.range((term, FIRST)..).take_while(|((in_term, _), _)| *in_term == term);
+        let voters: Vec<NodeId> =
+            votes.filter(|(_, candidate)| **candidate == node).map(|((_, voter), _)| *voter).collect();
+        ensure!(
+            voters.len() >= self.quorum,
+            ElectionSafety,
+            "{node} became leader of term {term} with {} of the {} votes that it takes: {voters:?}",
+            voters.len(),
+            self.quorum
+        );
+        let durable = step.disks[slot(node)].hard_state();
+        let own_is_durable = durable.term > term || (durable.term == term && durable.voted_for == Some(node));
+        ensure!(
+            own_is_durable,
+            DurableBeforeSend,
+            "{node} became leader of term {term} before its own vote was durable ({durable:?})"
+        );
+        Ok(())
+    }
+
+    /// Judges what a step says about votes. The logs are those after the step.
+    pub(super) fn on_votes(&mut self, step: &Step<'_>, logs: &Logs) -> Verdict {
+        let contact = self.contact[slot(step.node)];
+        for effect in step.effects {
+            match effect {
+                Effect::Persist { hard_state: Some(new), .. } => {
+                    if let Some(candidate) = new.voted_for.filter(|candidate| *candidate != step.node) {
+                        self.on_decision(step, new.term, candidate, contact)?;
+                    }
+                }
+                Effect::Send { to, rpc } => self.on_send(step, *to, rpc, logs)?,
+                _ => {}
+            }
+        }
+        if let Some(term) = step.inbox.leader.filter(|term| *term == step.after.hard_state.term) {
+            self.contact[slot(step.node)] = Some((term, step.now));
+        }
+        if step.inbox.unreachable {
+            self.contact[slot(step.node)] = None;
+        }
+        Ok(())
+    }
+
+    /// A voter has made up its mind: the vote is on its way to the disk.
+    fn on_decision(&self, step: &Step<'_>, term: Term, candidate: NodeId, contact: Option<(Term, Time)>) -> Verdict {
+        let voter = step.node;
+        let Some(last) = self.candidacies.get(&(term, candidate)) else {
+            ensure!(false, VoteLegality, "{voter} votes for {candidate} in term {term}, who never asked");
+            return Ok(());
+        };
+        let own = step.before.log.last;
+        // Without entries in the batch the log at the decision was no shorter than before it.
+        ensure!(
+            step.inbox.appends || *last >= own,
+            VoteLegality,
+            "{voter} votes in term {term} for {candidate}, whose log ends at {last}; its own ends at {own}"
+        );
+        // Whoever has learnt of a newer term knows that its leader is one no more.
+        let own = step.before.hard_state.term;
+        let known = contact.filter(|(of_term, _)| *of_term == own && step.inbox.adopted.is_none_or(|term| term <= own));
+        let quiet_for = known.map(|(_, at)| step.now.since(at));
+        ensure!(
+            step.inbox.unreachable
+                || step.before.role != RoleKind::Follower
+                || quiet_for.is_none_or(|quiet_for| quiet_for >= self.stickiness),
+            VoteLegality,
+            "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from the leader of term {own}"
+        );
+        Ok(())
+    }
+
+    fn on_send(&mut self, step: &Step<'_>, to: NodeId, rpc: &Rpc, logs: &Logs) -> Verdict {
+        let node = step.node;
+        match rpc {
+            Rpc::Vote { term, last } => {
+                let known = *self.candidacies.entry((*term, node)).or_insert(*last);
+                ensure!(
+                    known == *last,
+                    VoteLegality,
+                    "{node} claims in term {term} a log end of {last}, after {known}"
+                );
+                self.cast(*term, node, node)
+            }
+            Rpc::VoteReply { term, verdict: Vote::Granted } => self.cast(*term, node, to),
+            Rpc::PreVote { campaign, last, .. } => {
+                self.inquiries.insert((node, *campaign), *last);
+                Ok(())
+            }
+            Rpc::PreVoteReply { campaign, verdict: Vote::Granted, term } => {
+                let asked = self.inquiries.get(&(to, *campaign));
+                let own = logs.last(node);
+                ensure!(
+                    step.inbox.appends || asked.is_some_and(|last| *last >= step.before.log.last),
+                    VoteLegality,
+                    "{node} would vote in term {term} for {to}, whose log ends at {asked:?}; its own ends at {own}"
+                );
+                Ok(())
+            }
+            Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+                let term = rpc.term();
+                ensure!(
+                    self.leader(term) == Some(node),
+                    Provenance,
+                    "{node} speaks as leader of term {term}, whose leader is {:?}",
+                    self.leader(term)
+                );
+                Ok(())
+            }
+            Rpc::PreVoteReply { .. }
+            | Rpc::VoteReply { .. }
+            | Rpc::AppendReply { .. }
+            | Rpc::AppendRejected(_)
+            | Rpc::HeartbeatReply { .. }
+            | Rpc::TermOver { .. } => Ok(()),
+        }
+    }
+
+    fn cast(&mut self, term: Term, voter: NodeId, candidate: NodeId) -> Verdict {
+        let known = *self.votes.entry((term, voter)).or_insert(candidate);
+        ensure!(
+            known == candidate,
+            OneVotePerTerm,
+            "{voter} gave its vote of term {term} to {candidate}, having given it to {known}"
+        );
+        Ok(())
+    }
+
+    /// A new process has not heard from anybody.
+    pub(super) fn on_start(&mut self, node: NodeId) {
+        self.contact[slot(node)] = None;
+    }
+}
+
+/// The lowest id there is.
+const FIRST: NodeId = match NodeId::new(1) {
+    Some(node) => node,
+    None => panic!("1 is not 0"),
+};

@@ -1,0 +1,550 @@
+//! The world: virtual time, in which nodes, disks, a network and clients happen to each other.
+
+use std::time::Duration;
+
+use raft_core::{
+    ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, Message, NodeId, Outcome, Peer,
+    ReadId, RequestId, RoleKind, Rpc, StoreId, Term, Time,
+};
+
+use crate::checks::{Checks, Invariant, Step, Verdict, Violation, ensure};
+use crate::client::{Answer, Clients};
+use crate::disk::{Disk, Write};
+use crate::nemesis::Nemesis;
+use crate::network::{Link, Network};
+use crate::node::{HandOver, Node, Start, summary};
+use crate::plan::{FaultKind, Plan};
+use crate::rng::Rng;
+use crate::schedule::Schedule;
+use crate::trace::{Speaker, Trace};
+use crate::{node_at, slot};
+
+/// What can happen next.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A message reaches a node.
+    Arrive { from: Peer, to: NodeId, rpc: Rpc },
+    /// A node hears that a channel broke.
+    Notice { node: NodeId, life: u64, peer: NodeId },
+    /// A process looks into its inbox.
+    Drain { node: NodeId, life: u64 },
+    /// A timer of a process fires.
+    Timer { node: NodeId, life: u64 },
+    /// A sync ends.
+    Synced { node: NodeId, life: u64 },
+    /// A state machine is done with one hand-over.
+    Applied { node: NodeId, life: u64 },
+    /// The log reader is done.
+    LogRead { node: NodeId, life: u64, id: ReadId, from: Index, through: Index, max_bytes: u64 },
+    /// A client's request reaches a node.
+    Request { to: NodeId, request: RequestId, padding: usize },
+    /// An answer reaches a client.
+    Answer { request: RequestId, answer: Answer },
+    /// A client has waited long enough.
+    GiveUp { request: RequestId },
+    /// A client may begin something.
+    ClientReady { client: usize },
+    /// A fault of this kind strikes, and again some time later.
+    Episode { kind: FaultKind },
+    /// A fault of this kind strikes as soon as it can: every run has it.
+    Required { kind: FaultKind },
+    /// Links are cut …
+    Cut { links: Vec<Link> },
+    /// … and work again.
+    Lift { links: Vec<Link> },
+    /// A disk is as fast as usual again.
+    DiskRecovered { node: NodeId },
+    /// A process with a failed disk is given up.
+    Replace { node: NodeId, life: u64 },
+    /// A crashed process starts again.
+    Restart { node: NodeId },
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Processes that died.
+    pub crashes: u64,
+    /// Leaders among them.
+    pub leader_crashes: u64,
+    /// Cuts, of whatever shape.
+    pub partitions: u64,
+    /// Other faults.
+    pub other_faults: u64,
+    /// Log reads: entries that were no longer in memory.
+    pub log_reads: u64,
+    /// Steps of cores.
+    pub steps: u64,
+}
+
+/// One cluster, and everything that befalls it.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) schedule: Schedule<Happening>,
+    pub(crate) network: Network,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) clients: Clients,
+    pub(crate) checks: Checks,
+    pub(crate) nemesis: Nemesis,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    pub(crate) chance: Chance,
+    effects: Vec<Effect>,
+    cluster: ClusterId,
+    membership: Membership,
+}
+
+/// The generators of what is no message and no planned fault.
+pub(crate) struct Chance {
+    pub(crate) disk: Rng,
+    pub(crate) crash: Rng,
+    pub(crate) effect_crash: Rng,
+    pub(crate) log_read: Rng,
+    pub(crate) process: Rng,
+    pub(crate) timer: Rng,
+    pub(crate) start: Rng,
+    pub(crate) answer: Rng,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+        let root = Rng::from_seed(plan.seed);
+        let store = |nth: usize| StoreId::new(u128::from(plan.seed) << 64 | nth as u128 + 1);
+        let members = (0..plan.nodes).map(|nth| Member { node: node_at(nth), store: store(nth) });
+        let membership = Membership::new(members).expect("because no plan has more nodes than a cluster may have");
+        let disks = (0..plan.nodes).map(|nth| Disk::format(node_at(nth), store(nth))).collect();
+        Self {
+            schedule: Schedule::new(),
+            network: Network::new(plan.nodes, plan.network, &root),
+            nodes: (0..plan.nodes).map(|nth| Node::new(node_at(nth))).collect(),
+            disks,
+            clients: Clients::new(plan.clients, plan.nodes, &root),
+            checks: Checks::new(plan.nodes, plan.limits, plan.timing.election_timeout_min),
+            nemesis: Nemesis::new(&root),
+            trace,
+            counts: Counts::default(),
+            chance: Chance {
+                disk: root.fork("disk"),
+                crash: root.fork("crash"),
+                effect_crash: root.fork("crash/effect"),
+                log_read: root.fork("disk/read"),
+                process: root.fork("process"),
+                timer: root.fork("process/timer"),
+                start: root.fork("process/start"),
+                answer: root.fork("client/answer"),
+            },
+            effects: Vec::new(),
+            cluster: ClusterId::new(u128::from(plan.seed) + 1),
+            membership,
+            plan,
+        }
+    }
+
+    /// Lets everything up to `until` happen, or less if `done` is.
+    pub(crate) fn run_until(&mut self, until: Time, mut done: impl FnMut(&Self) -> bool) -> Result<bool, Violation> {
+        loop {
+            if done(self) {
+                return Ok(true);
+            }
+            let Some(happening) = self.schedule.pop(until) else { return Ok(false) };
+            self.on_happening(happening)?;
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.schedule.now()
+    }
+
+    fn on_happening(&mut self, happening: Happening) -> Verdict {
+        match happening {
+            Happening::Arrive { from, to, rpc } => {
+                if self.network.is_cut((from.node, to)) {
+                    self.network.lose(self.schedule.now());
+                } else {
+                    self.give(to, Event::Received { from, rpc });
+                }
+            }
+            Happening::Notice { node, life, peer } => {
+                if self.nodes[slot(node)].life == life {
+                    self.give(node, Event::PeerUnreachable { node: peer });
+                }
+            }
+            Happening::Drain { node, life } => return self.on_drain(node, life),
+            Happening::Timer { node, life } => return self.on_timer(node, life),
+            Happening::Synced { node, life } => return self.on_synced(node, life),
+            Happening::Applied { node, life } => return self.on_applied(node, life),
+            Happening::LogRead { node, life, id, from, through, max_bytes } => {
+                if self.nodes[slot(node)].alive(life).is_some() {
+                    let broken = self.chance.log_read.chance(self.plan.disk.read_failures);
+                    let found = self.disks[slot(node)].read(from, through, max_bytes).filter(|_| !broken);
+                    let outcome = found.map_or(LogReadOutcome::Damaged, LogReadOutcome::Entries);
+                    self.give(node, Event::LogRead { id, outcome });
+                }
+            }
+            Happening::Request { to, request, padding } => self.on_request(to, request, padding),
+            Happening::Answer { request, answer } => {
+                self.clients.on_answer(request, answer, &mut self.schedule, &mut self.checks.history);
+            }
+            Happening::GiveUp { request } => {
+                let answer = Answer::Unknown;
+                self.clients.on_answer(request, answer, &mut self.schedule, &mut self.checks.history);
+            }
+            Happening::ClientReady { client } => {
+                self.clients.on_ready(client, &mut self.schedule, &mut self.checks.history);
+            }
+            Happening::Episode { kind } => return self.on_episode(kind),
+            Happening::Required { kind } => return self.on_required(kind),
+            Happening::Cut { links } => self.on_cut(&links),
+            Happening::Lift { links } => self.network.lift(&links),
+            Happening::DiskRecovered { node } => self.nodes[slot(node)].disk_factor = 1,
+            Happening::Replace { node, life } => {
+                if self.nodes[slot(node)].alive(life).is_some() {
+                    return self.crash(node);
+                }
+            }
+            Happening::Restart { node } => return self.start(node),
+        }
+        Ok(())
+    }
+
+    /// Puts an event into a node's inbox; without a process it is gone.
+    pub(crate) fn give(&mut self, to: NodeId, event: Event) {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(to)];
+        let (life, paused_until) = (node.life, node.paused_until);
+        let Some(process) = &mut node.process else { return };
+        process.push(event);
+        if !process.drain_planned {
+            process.drain_planned = true;
+            let mean = self.plan.process.drain_mean;
+            let wait = if mean.is_zero() { mean } else { self.chance.process.exponential(mean) };
+            self.schedule.plan(now.after(wait).max(paused_until), Happening::Drain { node: to, life });
+        }
+    }
+
+    fn on_drain(&mut self, id: NodeId, life: u64) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let paused_until = node.paused_until;
+        let Some(process) = node.alive(life) else { return Ok(()) };
+        if paused_until > now {
+            self.schedule.plan(paused_until, Happening::Drain { node: id, life });
+            return Ok(());
+        }
+        process.drain_planned = false;
+        let (at, batch) = process.drain(now, self.plan.process.batch_max);
+        if process.has_mail() {
+            process.drain_planned = true;
+            self.schedule.plan(now, Happening::Drain { node: id, life });
+        }
+        self.step(id, at, batch)
+    }
+
+    fn on_timer(&mut self, id: NodeId, life: u64) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let paused_until = node.paused_until;
+        let Some(process) = node.alive(life).filter(|process| process.timer == Some(now)) else { return Ok(()) };
+        if paused_until > now {
+            process.timer = Some(paused_until);
+            self.schedule.plan(paused_until, Happening::Timer { node: id, life });
+            return Ok(());
+        }
+        process.timer = None;
+        if process.wake_at().is_some_and(|wake_at| wake_at <= now) {
+            // Mail that waits is handled before the tick, in the same batch (contract T2).
+            return self.on_drain(id, life);
+        }
+        self.arm(id);
+        Ok(())
+    }
+
+    /// Ends a pause: what was put off happens now.
+    pub(crate) fn wake(&mut self, id: NodeId) {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        node.paused_until = now;
+        let life = node.life;
+        let Some(process) = &mut node.process else { return };
+        process.timer = None;
+        // A sync that began on a slow disk ends with the slowness; its own end comes to nothing,
+        // or ends a later one early.
+        self.schedule.plan(now, Happening::Synced { node: id, life });
+        if process.drain_planned {
+            self.schedule.plan(now, Happening::Drain { node: id, life });
+        }
+        self.arm(id);
+    }
+
+    /// Plans the wake-up that the core asks for, unless an earlier one is planned already.
+    fn arm(&mut self, id: NodeId) {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let life = node.life;
+        let Some(process) = &mut node.process else { return };
+        let Some(wake_at) = process.wake_at() else { return };
+        let lag = self.plan.process.timer_lag_mean;
+        let lag = if lag.is_zero() { lag } else { self.chance.timer.exponential(lag) };
+        let at = wake_at.max(now).after(lag);
+        if process.timer.is_none_or(|planned| planned > at) {
+            process.timer = Some(at);
+            self.schedule.plan(at, Happening::Timer { node: id, life });
+        }
+    }
+
+    /// One step of a core: the events go in, the effects come out, are checked and executed.
+    fn step(&mut self, id: NodeId, at: Time, batch: Vec<Event>) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let Some(process) = &mut node.process else { return Ok(()) };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.counts.steps += 1;
+        let speaker = Speaker { node: id, term: process.status.hard_state.term };
+        for event in &batch {
+            self.trace.on_event(now, speaker, event);
+        }
+        let inbox = summary(&batch);
+        let mut effects = std::mem::take(&mut self.effects);
+        effects.clear();
+        process.raft.step_into(batch.into_iter().map(|event| Message { at, event }), &mut effects);
+        let after = process.raft.status();
+        let speaker = Speaker { node: id, term: after.hard_state.term };
+        for effect in &effects {
+            self.trace.on_effect(now, speaker, effect);
+        }
+        let deadline = process.raft.deadline();
+        ensure!(
+            deadline.is_none_or(|deadline| deadline > at),
+            Ordering,
+            "{id} was stepped at {at} and wants to be woken at {deadline:?}, which is not later"
+        );
+        let before = std::mem::replace(&mut process.status, after);
+        self.checks.on_step(&Step {
+            node: id,
+            now,
+            inbox,
+            effects: &effects,
+            before: &before,
+            after: &process.status,
+            disks: &self.disks,
+        })?;
+        self.execute_all(id, &mut effects)?;
+        self.effects = effects;
+        self.arm(id);
+        Ok(())
+    }
+
+    /// Executes the effects of a step, unless the process dies on the way.
+    fn execute_all(&mut self, id: NodeId, effects: &mut Vec<Effect>) -> Verdict {
+        let dies = self.chance.effect_crash.chance(self.plan.process.effect_crashes);
+        let survivors = if dies { self.chance.effect_crash.below(effects.len() as u64 + 1) } else { u64::MAX };
+        for (nth, effect) in effects.drain(..).enumerate() {
+            if nth as u64 == survivors {
+                break;
+            }
+            self.execute(id, effect)?;
+        }
+        if dies {
+            return self.crash(id);
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, id: NodeId, effect: Effect) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let life = node.life;
+        match effect {
+            Effect::Send { to, rpc } => self.send(id, to, rpc),
+            Effect::Persist { seq, hard_state, entries } => {
+                self.disks[slot(id)].write(Write { seq, hard_state, entries });
+                self.sync(id);
+            }
+            Effect::Apply { entries, tokens } => {
+                let Some(process) = &mut node.process else { return Ok(()) };
+                if process.hand_over(HandOver { entries, tokens }) {
+                    let takes = self.chance.process.exponential(self.plan.process.apply_mean);
+                    self.schedule.plan(now.after(takes), Happening::Applied { node: id, life });
+                }
+            }
+            Effect::Reply { request, outcome } => return self.on_reply(id, request, outcome),
+            Effect::ReadLog { id: read, from, through, max_bytes, .. } => {
+                self.counts.log_reads += 1;
+                let lost = self.chance.log_read.chance(self.plan.disk.read_failures / 2);
+                if !lost {
+                    let takes = self.chance.log_read.exponential(self.plan.disk.sync_mean);
+                    let event = Happening::LogRead { node: id, life, id: read, from, through, max_bytes };
+                    self.schedule.plan(now.after(takes), event);
+                }
+            }
+            Effect::Configured { .. } | Effect::Observe(_) => {}
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, id: NodeId, to: NodeId, rpc: Rpc) {
+        let now = self.schedule.now();
+        let node = &self.nodes[slot(id)];
+        let Some(status) = node.status() else { return };
+        let (from, life) = (status.identity.peer(), node.life);
+        let transit = self.network.send(now, (id, to));
+        if let Some(at) = transit.duplicate {
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc: rpc.clone() });
+        }
+        if let Some(at) = transit.arrival {
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc });
+        }
+        if let Some(at) = transit.notice {
+            self.schedule.plan(at, Happening::Notice { node: id, life, peer: to });
+        }
+    }
+
+    /// Starts a sync if there is something to sync.
+    fn sync(&mut self, id: NodeId) {
+        let (now, node) = (self.schedule.now(), &self.nodes[slot(id)]);
+        if self.disks[slot(id)].start_sync() {
+            let spike = if self.chance.disk.chance(self.plan.disk.spikes) { 100 } else { 1 };
+            let takes =
+                self.chance.disk.exponential(self.plan.disk.sync_mean.saturating_mul(node.disk_factor.max(spike)));
+            self.schedule.plan(now.after(takes), Happening::Synced { node: id, life: node.life });
+        }
+    }
+
+    fn on_synced(&mut self, id: NodeId, life: u64) -> Verdict {
+        if self.nodes[slot(id)].alive(life).is_none() {
+            return Ok(());
+        }
+        let disk = &mut self.disks[slot(id)];
+        let Some(seq) = disk.finish_sync() else { return Ok(()) };
+        self.checks.on_synced(id, disk)?;
+        self.give(id, Event::Persisted { seq });
+        self.sync(id);
+        Ok(())
+    }
+
+    fn on_applied(&mut self, id: NodeId, life: u64) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        if node.life != life {
+            return Ok(());
+        }
+        let Some(process) = &mut node.process else { return Ok(()) };
+        let Some(done) = process.apply(&mut node.machine) else { return Ok(()) };
+        if process.is_applying() {
+            let takes = self.chance.process.exponential(self.plan.process.apply_mean);
+            self.schedule.plan(now.after(takes), Happening::Applied { node: id, life });
+        }
+        self.checks.on_applied(id, &node.machine)?;
+        let applied = node.machine.applied();
+        for (index, request) in done.tokens {
+            self.checks.history.on_acknowledged(id, request, index)?;
+            self.answer(request, Answer::Done);
+        }
+        self.give(id, Event::Applied { index: applied });
+        Ok(())
+    }
+
+    fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: Outcome) -> Verdict {
+        match outcome {
+            Outcome::ReadReady { index } => {
+                self.checks.history.on_read(id, request, index, &self.nodes[slot(id)].machine)?;
+                self.answer(request, Answer::Done);
+            }
+            Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader }),
+            Outcome::Busy(_) | Outcome::StorageFailed => self.answer(request, Answer::TryAgain { leader: None }),
+            Outcome::Unknown { .. } => self.answer(request, Answer::Unknown),
+        }
+        Ok(())
+    }
+
+    /// Sends an answer to a client, if the network lets it.
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        if !self.chance.answer.chance(self.network.loss()) {
+            let travel = self.chance.answer.exponential(self.plan.clients.travel_mean);
+            self.schedule.plan(self.schedule.now().after(travel), Happening::Answer { request, answer });
+        }
+    }
+
+    fn on_request(&mut self, to: NodeId, request: RequestId, padding: usize) {
+        if self.nodes[slot(to)].process.is_none() {
+            // The connection is refused: nobody has heard of the request.
+            self.answer(request, Answer::TryAgain { leader: None });
+            return;
+        }
+        self.checks.history.on_handed_over(to, request);
+        let event = match self.checks.history.command(request) {
+            Some(command) => Event::Propose { request, command: command.encode(padding) },
+            None => Event::Read { request },
+        };
+        self.give(to, event);
+    }
+
+    /// Starts a process on a node that has none.
+    pub(crate) fn start(&mut self, id: NodeId) -> Verdict {
+        let now = self.schedule.now();
+        let place = slot(id);
+        if self.nodes[place].process.is_some() {
+            return Ok(());
+        }
+        let config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
+            .map_err(|error| Violation::new(Invariant::RunShape, format!("the plan is no configuration: {error}")))?;
+        let rng = &mut self.chance.start;
+        let cache_bytes = rng.between(0, self.plan.limits.log_cache_bytes.min(65_536));
+        let origin = Time::from_nanos(rng.below(1 << 40));
+        let (cluster, membership) = (self.cluster, self.membership.clone());
+        let node = &mut self.nodes[place];
+        let start = Start { config, cluster, membership, cache_bytes, origin };
+        node.start(&mut self.disks[place], now, start).map_err(|error| {
+            Violation::new(Invariant::Ordering, format!("{id} cannot start from what its disk holds: {error}"))
+        })?;
+        let life = node.life;
+        self.trace.record(now, &[40, id.as_u64(), life], || format!("{id} starts, life {life}"));
+        self.checks.on_start(id, &self.disks[place], self.nodes[place].machine.applied())?;
+        self.arm(id);
+        Ok(())
+    }
+
+    /// Kills the process of a node, if it has one, and plans its restart.
+    pub(crate) fn crash(&mut self, id: NodeId) -> Verdict {
+        let now = self.schedule.now();
+        let node = &mut self.nodes[slot(id)];
+        let Some(process) = node.process.take() else { return Ok(()) };
+        let was_leader = process.status.role == RoleKind::Leader;
+        self.counts.crashes += 1;
+        self.counts.leader_crashes += u64::from(was_leader);
+        if !self.plan.process.durable_machine {
+            node.machine = crate::machine::Registers::default();
+        }
+        let disk = &mut self.disks[slot(id)];
+        disk.crash(&self.plan.disk, &mut self.chance.crash);
+        let left = disk.log().last().map(|record| record.entry.position()).unwrap_or_default();
+        let role = process.status.role;
+        self.trace.record(now, &[41, id.as_u64(), left.index.as_u64()], || {
+            format!("{id} crashes as {role}; its disk ends at {left}")
+        });
+        self.checks.on_crash(id, &self.disks)?;
+        let downtime = self.chance.crash.exponential(self.plan.process.downtime_mean);
+        self.schedule.plan(now.after(downtime), Happening::Restart { node: id });
+        for peer in (0..self.plan.nodes).map(node_at).filter(|peer| *peer != id) {
+            let life = self.nodes[slot(peer)].life;
+            if let Some(at) = self.network.notice(now) {
+                self.schedule.plan(at, Happening::Notice { node: peer, life, peer: id });
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader of the highest term, if anybody thinks that it is one.
+    pub(crate) fn leader(&self) -> Option<(Term, NodeId)> {
+        let leaders = self.nodes.iter().filter_map(Node::status).filter(|status| status.role == RoleKind::Leader);
+        leaders.map(|status| (status.hard_state.term, status.identity.node)).max()
+    }
+
+    /// The time that a cluster like this one may take for anything that takes one election timeout.
+    pub(crate) fn election_timeout_max(&self) -> Duration {
+        self.plan.timing.election_timeout_max
+    }
+}
