@@ -137,3 +137,73 @@ impl Config {
         self.seed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn new(timing: Timing, limits: Limits) -> Result<(), ConfigError> {
+        Config::new(timing, limits, 7).map(|_| ())
+    }
+
+    #[test]
+    fn the_presets_are_valid() {
+        assert_eq!(new(Timing::LAN, Limits::DEFAULT), Ok(()));
+        assert_eq!(new(Timing::WAN, Limits::DEFAULT), Ok(()));
+    }
+
+    #[test]
+    fn rule_x2_a_ratio_under_three_is_refused() {
+        let timing = Timing { heartbeat_interval: Duration::from_millis(51), ..Timing::LAN };
+        let Timing { heartbeat_interval, election_timeout_min, .. } = timing;
+        let error = ConfigError::ElectionTimeoutTooShort { election_timeout_min, heartbeat_interval };
+        assert_eq!(new(timing, Limits::DEFAULT), Err(error));
+    }
+
+    #[test]
+    fn regress_t026_a_range_too_narrow_to_break_ties_is_refused() {
+        let (min, max) = (Duration::from_millis(150), Duration::from_millis(224));
+        let timing = Timing { election_timeout_max: max, ..Timing::LAN };
+        assert_eq!(new(timing, Limits::DEFAULT), Err(ConfigError::ElectionTimeoutRange { min, max }));
+        let timing = Timing { election_timeout_max: Duration::from_millis(225), ..Timing::LAN };
+        assert_eq!(new(timing, Limits::DEFAULT), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        type Change = fn(&mut Limits);
+        let cases: [(Change, &str); 8] = [
+            (|limits| limits.message_bytes_max = 0, "message_bytes_max"),
+            (|limits| limits.inflight_messages_max = 0, "inflight_messages_max"),
+            (|limits| limits.inflight_bytes_max = 0, "inflight_bytes_max"),
+            (|limits| limits.unsynced_bytes_max = 0, "unsynced_bytes_max"),
+            (|limits| limits.uncommitted_bytes_max = 0, "uncommitted_bytes_max"),
+            (|limits| limits.unapplied_bytes_max = 0, "unapplied_bytes_max"),
+            (|limits| limits.pending_proposals_max = 0, "pending_proposals_max"),
+            (|limits| limits.pending_reads_max = 0, "pending_reads_max"),
+        ];
+        for (change, name) in cases {
+            let mut limits = Limits::DEFAULT;
+            change(&mut limits);
+            assert_eq!(new(Timing::LAN, limits), Err(ConfigError::ZeroLimit { name }));
+        }
+        assert_eq!(new(Timing::LAN, Limits { log_cache_bytes: 0, ..Limits::DEFAULT }), Ok(()), "slow, but right");
+    }
+
+    proptest! {
+        #[test]
+        fn no_timing_that_is_taken_lets_a_heartbeat_come_too_late(
+            heartbeat in 0..100_u64, min in 0..400_u64, max in 0..600_u64,
+        ) {
+            let millis = Duration::from_millis;
+            let timing = Timing {
+                heartbeat_interval: millis(heartbeat),
+                election_timeout_min: millis(min),
+                election_timeout_max: millis(max),
+            };
+            let valid = heartbeat > 0 && min >= 3 * heartbeat && 2 * max >= 3 * min;
+            prop_assert_eq!(new(timing, Limits::DEFAULT).is_ok(), valid);
+        }
+    }
+}

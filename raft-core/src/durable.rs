@@ -110,3 +110,128 @@ impl Durable {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Entry, Payload};
+    use crate::membership::Member;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).expect("tests name nodes from 1 on")
+    }
+
+    fn run(first: u64, term: u64) -> TermRun {
+        TermRun { first: Index::new(first), term: Term::new(term) }
+    }
+
+    fn entries(from: u64, terms: &[u64]) -> Entries {
+        let entry = |(index, term): (u64, &u64)| Entry {
+            term: Term::new(*term),
+            index: Index::new(index),
+            payload: Payload::Blank,
+        };
+        Entries::new((from..).zip(terms).map(entry).collect()).expect("tests write entries in order")
+    }
+
+    /// A log of 1@1 2@1 3@4 4@4 5@4, the last two in memory.
+    fn sound() -> Durable {
+        let store = StoreId::new(1);
+        Durable {
+            identity: Identity { cluster: ClusterId::new(7), node: node(1), store, boot: Boot::new(3) },
+            hard_state: HardState { term: Term::new(5), voted_for: None },
+            base: Position::ZERO,
+            membership: Membership::new([Member { node: node(1), store }]).expect("one member"),
+            applied: Index::new(2),
+            last: Index::new(5),
+            runs: vec![run(1, 1), run(3, 4)],
+            tail: entries(4, &[4, 4]),
+        }
+    }
+
+    fn error(change: impl FnOnce(&mut Durable)) -> Option<DurableError> {
+        let mut durable = sound();
+        change(&mut durable);
+        durable.validate().err()
+    }
+
+    #[test]
+    fn what_a_correct_server_leaves_behind_is_taken() {
+        assert_eq!(sound().validate(), Ok(()));
+        assert_eq!(sound().last_position(), Position::new(Index::new(5), Term::new(4)));
+        assert_eq!(error(|durable| durable.tail = Entries::EMPTY), None, "nothing has to be in memory");
+        assert_eq!(error(|durable| durable.tail = entries(1, &[1, 1, 4, 4, 4])), None);
+        assert_eq!(error(|durable| durable.membership = Membership::default()), None, "not joined yet");
+        assert_eq!(error(|durable| durable.applied = Index::new(5)), None);
+        let first_boot = |durable: &mut Durable| {
+            (durable.runs, durable.last, durable.applied) = (Vec::new(), Index::ZERO, Index::ZERO);
+            (durable.tail, durable.hard_state) = (Entries::EMPTY, HardState::default());
+        };
+        assert_eq!(error(first_boot), None);
+    }
+
+    #[test]
+    fn rule_d10_what_no_correct_server_leaves_behind_is_refused_by_name() {
+        let last = Position::new(Index::new(5), Term::new(4));
+        let (expected, found) = (StoreId::new(1), StoreId::new(2));
+        assert_eq!(
+            error(|durable| durable.identity.store = found),
+            Some(DurableError::ForeignStore { node: node(1), expected, found })
+        );
+        assert_eq!(
+            error(|durable| durable.hard_state.term = Term::new(3)),
+            Some(DurableError::TermBehindLog { last, term: Term::new(3) })
+        );
+        let (applied, end) = (Index::new(6), Index::new(5));
+        assert_eq!(
+            error(|durable| durable.applied = applied),
+            Some(DurableError::AppliedBeyondLog { applied, last: end })
+        );
+        for tail in [entries(4, &[4]), entries(3, &[3, 4, 4]), entries(5, &[4, 4]), entries(0, &[0, 1, 1, 4, 4, 4])] {
+            assert_eq!(error(|durable| durable.tail = tail), Some(DurableError::TailMismatch { last }));
+        }
+    }
+
+    #[test]
+    fn rule_d10_term_runs_with_a_gap_or_out_of_order_are_refused() {
+        let out_of_order: [(Vec<TermRun>, u64); 7] = [
+            (vec![], 5),
+            (vec![run(2, 1), run(3, 4)], 2),
+            (vec![run(1, 4), run(3, 1)], 3),
+            (vec![run(1, 1), run(1, 4)], 5),
+            (vec![run(1, 4), run(3, 4)], 5),
+            (vec![run(1, 1), run(3, 2), run(2, 4)], 5),
+            (vec![run(1, 1), run(6, 4)], 6),
+        ];
+        for (runs, at) in out_of_order {
+            let found = error(|durable| durable.runs = runs.clone());
+            assert_eq!(found, Some(DurableError::RunsOutOfOrder { at: Index::new(at) }), "{runs:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_makes_a_log_that_can_be_used(
+            runs in proptest::collection::vec((0..8_u64, 0..5_u64), 0..4),
+            (last, applied, term) in (0..8_u64, 0..8_u64, 0..6_u64),
+            (from, terms) in (0..8_u64, proptest::collection::vec(0..5_u64, 0..4)),
+        ) {
+            let mut terms = terms;
+            terms.sort_unstable();
+            let mut durable = sound();
+            durable.runs = runs.iter().map(|(first, term)| run(*first, *term)).collect();
+            (durable.last, durable.applied) = (Index::new(last), Index::new(applied));
+            (durable.hard_state.term, durable.tail) = (Term::new(term), entries(from, &terms));
+            if durable.validate().is_ok() {
+                let log = crate::log::Log::new(&durable);
+                prop_assert_eq!(log.last(), durable.last_position());
+                prop_assert!((1..=last).all(|index| log.term_at(Index::new(index)).is_some()));
+                prop_assert!(log.agrees_with(&durable.tail));
+                let first = durable.tail.first().map_or(durable.last.next(), |entry| entry.index);
+                prop_assert_eq!(log.cached_from(), first);
+            }
+        }
+    }
+}

@@ -68,6 +68,9 @@ pub enum Effect {
     Observe(Observation),
 }
 
+// E1 – a step moves many of them; what is large travels behind a pointer.
+const _: () = assert!(size_of::<Effect>() <= 64, "an effect has grown beyond 64 bytes");
+
 /// What entries are read back for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Purpose {

@@ -260,3 +260,79 @@ impl<'de> serde::Deserialize<'de> for Entries {
         Self::new(batch).ok_or_else(|| serde::de::Error::custom("entries out of order"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    fn entry(index: u64, term: u64, length: usize) -> Entry {
+        let payload = Payload::Command(alloc::vec![0; length].into());
+        Entry { term: Term::new(term), index: Index::new(index), payload }
+    }
+
+    /// Entries from index `first` on, in chunks of these lengths, and the same as one vector.
+    fn chunked(first: u64, chunks: &[Vec<usize>]) -> (Entries, Vec<Entry>) {
+        let (mut entries, mut flat) = (Entries::EMPTY, Vec::new());
+        for chunk in chunks {
+            let from = first + flat.len() as u64;
+            let batch: Vec<Entry> = chunk.iter().zip(from..).map(|(length, index)| entry(index, 1, *length)).collect();
+            flat.extend(batch.iter().cloned());
+            entries.extend(Entries::from_ordered(batch));
+        }
+        (entries, flat)
+    }
+
+    fn chunks() -> impl Strategy<Value = Vec<Vec<usize>>> {
+        proptest::collection::vec(proptest::collection::vec(0..30_usize, 0..6), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn a_slice_is_what_a_filter_finds(first in 1..5_u64, chunks in chunks(), from in 0..40_u64, through in 0..40_u64) {
+            let (entries, flat) = chunked(first, &chunks);
+            let slice = entries.slice(Index::new(from), Index::new(through));
+            let expected: Vec<Entry> =
+                flat.into_iter().filter(|entry| (from..=through).contains(&entry.index.as_u64())).collect();
+            prop_assert!(slice.iter().eq(&expected));
+            prop_assert_eq!(slice.len(), expected.len());
+            prop_assert_eq!(slice.is_empty(), expected.is_empty());
+            prop_assert_eq!((slice.first(), slice.last()), (expected.first(), expected.last()));
+            prop_assert_eq!(slice.cost(), expected.iter().map(Entry::cost).sum::<u64>());
+        }
+
+        #[test]
+        fn a_prefix_is_the_longest_that_fits(lengths in proptest::collection::vec(0..30_usize, 1..8), max in 0..300_u64) {
+            let (_, flat) = chunked(1, core::slice::from_ref(&lengths));
+            let chunk = Chunk::whole(flat.clone()).expect("at least one entry");
+            let mut left = max;
+            let fits = |entry: &&Entry| left.checked_sub(entry.cost()).map(|rest| left = rest).is_some();
+            let expected: Vec<Entry> = flat.iter().take_while(fits).cloned().collect();
+            let prefix = chunk.prefix(max);
+            prop_assert_eq!(prefix.as_ref().map_or(&[][..], Chunk::as_slice), expected.as_slice());
+            prop_assert_eq!(prefix.map_or(0, |prefix| prefix.cost()), expected.iter().map(Entry::cost).sum::<u64>());
+        }
+
+        #[test]
+        fn how_entries_are_cut_makes_no_difference(chunks in chunks()) {
+            let (entries, flat) = chunked(1, &chunks);
+            prop_assert!(entries.batches().flatten().eq(&flat));
+            prop_assert!(entries.batches().all(|batch| !batch.is_empty()));
+            prop_assert_eq!(entries, Entries::from_ordered(flat));
+        }
+
+        #[test]
+        fn only_what_is_in_order_becomes_entries(list in proptest::collection::vec((0..4_u64, 0..3_u64), 0..5)) {
+            let batch: Vec<Entry> = list.iter().map(|(index, term)| entry(*index, *term, 0)).collect();
+            let ordered = list.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1 && pair[1].1 >= pair[0].1);
+            prop_assert_eq!(Entries::new(batch).is_some(), ordered);
+        }
+    }
+
+    #[test]
+    fn entries_are_printed_in_the_shared_notation() {
+        let of = |count: usize| chunked(8, &[alloc::vec![0; count]]).0.to_string();
+        assert_eq!([of(0), of(1), of(2), of(5)], ["[]", "[8@1]", "[8@1 9@1]", "[8@1 .. 12@1]"]);
+    }
+}

@@ -1,4 +1,129 @@
 //! Raft as a pure state machine.
+//!
+//! One value, [`Raft`], is one server of a cluster. Give it what happens, as [`Message`]s that say
+//! when; do what it says, as [`Effect`]s. It has no clock, does no I/O, starts no thread, and needs
+//! no standard library: `no_std` and `alloc`, no unsafe code. The same messages always give the
+//! same effects, so a whole cluster runs in one thread, in a simulator, or in a test.
+//!
+//! `§` cites [the extended Raft paper](https://raft.github.io/raft.pdf), `Thesis` Diego Ongaro's
+//! dissertation.
+//!
+//! # A leader in a dozen lines
+//!
+//! ```
+//! use raft_core::{
+//!     Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
+//!     Message, NodeId, Position, Raft, RoleKind, Rpc, StoreId, Timing, Verdict,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let members = [1, 2, 3].map(|id| (NodeId::new(id).expect("not 0"), StoreId::new(u128::from(id))));
+//! let identity = |nth: usize| {
+//!     let (node, store) = members[nth];
+//!     Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) }
+//! };
+//! // What storage finds in a directory that was formatted just now.
+//! let durable = Durable {
+//!     identity: identity(0),
+//!     hard_state: HardState::default(),
+//!     base: Position::ZERO,
+//!     membership: Membership::new(members.map(|(node, store)| Member { node, store }))?,
+//!     applied: Index::ZERO,
+//!     last: Index::ZERO,
+//!     runs: Vec::new(),
+//!     tail: Entries::EMPTY,
+//! };
+//! let mut raft = Raft::new(Config::new(Timing::LAN, Limits::DEFAULT, 42)?, durable)?;
+//!
+//! // Time passes, and no leader is heard of …
+//! while raft.status().role != RoleKind::Leader {
+//!     let at = raft.deadline().expect("a voter waits for something");
+//!     let mut effects = raft.step(Message { at, event: Event::Tick });
+//!     while let Some(effect) = effects.pop() {
+//!         let event = match effect {
+//!             // … the disk of this example is fast, …
+//!             Effect::Persist { seq, .. } => Event::Persisted { seq },
+//!             // … and server 2 says yes to everything.
+//!             Effect::Send { to, rpc } if to == members[1].0 => match rpc {
+//!                 Rpc::PreVote { term, campaign, .. } => {
+//!                     let rpc = Rpc::PreVoteReply { term, campaign, verdict: Verdict::Granted };
+//!                     Event::Received { from: identity(1).peer(), rpc }
+//!                 }
+//!                 Rpc::Vote { term, .. } => {
+//!                     let rpc = Rpc::VoteReply { term, verdict: Verdict::Granted };
+//!                     Event::Received { from: identity(1).peer(), rpc }
+//!                 }
+//!                 _ => continue,
+//!             },
+//!             _ => continue,
+//!         };
+//!         effects.extend(raft.step(Message { at, event }));
+//!     }
+//! }
+//! assert_eq!(raft.status().leader, Some(members[0].0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The example `three_nodes` is a whole cluster: it replicates, loses its leader, and goes on.
+//!
+//! # The contract
+//!
+//! | [`Effect`] | who carries it out | answered by [`Event`] | may be lost |
+//! |---|---|---|---|
+//! | [`Send`](Effect::Send) | the transport; [`Rpc::class`] says which queue | – (the peer's own messages: [`Received`](Event::Received)) | yes |
+//! | [`Persist`](Effect::Persist) | the log writer, in order; entries replace the suffix from their first index | [`Persisted`](Event::Persisted), for all up to one | no |
+//! | [`Apply`](Effect::Apply) | the applier, in order; it answers the proposals among the entries | [`Applied`](Event::Applied) | no |
+//! | [`Reply`](Effect::Reply) | whoever knows the clients: reads, and bad news for proposals | – | no |
+//! | [`ReadLog`](Effect::ReadLog) | a reader of the log; memory holds the newest entries only | [`LogRead`](Event::LogRead) | yes |
+//! | [`Configured`](Effect::Configured) | the transport: its peers | – | no |
+//! | [`Observe`](Effect::Observe) | logs, metrics, traces | – | yes |
+//!
+//! Besides the answers there are [`Tick`](Event::Tick), due at [`Raft::deadline`];
+//! [`Propose`](Event::Propose) and [`Read`](Event::Read) from clients;
+//! [`PeerUnreachable`](Event::PeerUnreachable) and [`StorageFailed`](Event::StorageFailed).
+//!
+//! 1. Every effect may be started the moment it is returned. What promises something – a vote, an
+//!    acknowledgement – is held back *inside* until [`Persisted`](Event::Persisted) covers it, so no
+//!    driver can get the order wrong. A leader's appends leave before its own disk is done (Thesis 10.2.1).
+//! 2. Every [`RequestId`] ends in exactly one answer: among the tokens of an
+//!    [`Apply`](Effect::Apply), or as an [`Outcome`], of which [`Unknown`](Outcome::Unknown) alone
+//!    leaves it open whether a command will be applied.
+//! 3. Entries are applied once they are committed *and durable here*.
+//! 4. Nothing that a peer, a client or a disk says makes the core panic, loop, or allocate without
+//!    bound; it is dropped and counted in [`Drops`]. Memory is bounded by [`Limits`]. A driver that
+//!    reports what it was never asked to do is a bug, and panics.
+//! 5. The core calls nobody: no trait to implement for storage or transport, no callback, no type
+//!    parameter. Payloads are [`bytes::Bytes`], never copied.
+//!
+//! # The map
+//!
+//! A step has three beats: *gate* (terms and leader stickiness), *route* (one match on role and
+//! event, each arm one call into a rule), *settle* (the consequences: role, commit, reads, the
+//! write, the messages, what can be applied). Rules change facts; settle derives the rest. In
+//! layers, each built on those above it:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 words | `types` numbers and identities · `entry` entries and how they are shared · `error` · `rng` |
+//! | 1 values | `config` timing and limits · `membership` who belongs · `machine` what is replicated · `quorum` majorities |
+//! | 2 in, out, and what is believed | `message` what comes in · `effect` what goes out · `durable` what storage found · `log` terms, cache, durability · `progress` one peer, as its leader sees it |
+//! | 3 the server | `outbox` what leaves and what is held · `state` what every server has · `role` what only a role has, and the one place where roles change |
+//! | 4 rules | `election` · `replication` · `commit` · `read` |
+//! | hub | `step` gate, route, settle · `raft` the door · `status` the view from outside · `invariants` what must be true after every step |
+//!
+//! Features: `serde` derives serialization for everything that crosses a wire or reaches a disk;
+//! `invariants` checks every invariant after each step in release builds too.
+//!
+//! # Omitted
+//!
+//! Not here yet; nothing stands in for it:
+//!
+//! * snapshots and log compaction (§7): the log grows, and [`Durable::base`] is `0@0`;
+//! * membership change (§6) and learners: the configuration is the one the cluster was formatted with;
+//! * leadership transfer (Thesis 3.10);
+//! * lease reads and reads from followers (Thesis 6.4.1): reads cost the leader one round of heartbeats;
+//! * repair of a damaged log from peers: [`StorageFailed`](Event::StorageFailed) is final.
 #![no_std]
 #![forbid(unsafe_code)]
 

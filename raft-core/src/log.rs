@@ -236,3 +236,184 @@ impl Ledger {
         self.total
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durable::Identity;
+    use crate::entry::{Entry, Payload};
+    use crate::membership::Membership;
+    use crate::types::{Boot, ClusterId, HardState, NodeId, StoreId};
+    use proptest::prelude::*;
+
+    fn empty() -> Log {
+        Log::new(&Durable {
+            identity: Identity {
+                cluster: ClusterId::new(1),
+                node: NodeId::new(1).expect("1 is not 0"),
+                store: StoreId::new(1),
+                boot: Boot::new(1),
+            },
+            hard_state: HardState::default(),
+            base: Position::ZERO,
+            membership: Membership::default(),
+            applied: Index::ZERO,
+            last: Index::ZERO,
+            runs: Vec::new(),
+            tail: Entries::EMPTY,
+        })
+    }
+
+    /// What can happen to a log.
+    #[derive(Clone, Debug)]
+    enum Change {
+        /// A batch: how much each entry's term rises, and how long it is.
+        Append(Vec<(u64, usize)>),
+        /// Everything but so many of the first entries goes.
+        Truncate(u64),
+        /// So many of the first entries are durable.
+        Durable(u64),
+        Evict(u64),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            4 => proptest::collection::vec((0..2_u64, 0..20_usize), 1..6).prop_map(Change::Append),
+            1 => (0..20_u64).prop_map(Change::Truncate),
+            2 => (0..30_u64).prop_map(Change::Durable),
+            2 => (0..300_u64).prop_map(Change::Evict),
+        ]
+    }
+
+    /// A log as one vector, all of it in memory.
+    #[derive(Default)]
+    struct Naive {
+        entries: Vec<Entry>,
+        durable: usize,
+    }
+
+    impl Naive {
+        fn term_at(&self, index: u64) -> Option<Term> {
+            match index {
+                0 => Some(Term::ZERO),
+                _ => self.entries.get(index as usize - 1).map(|entry| entry.term),
+            }
+        }
+
+        fn newest_not_above(&self, limit: Position) -> Position {
+            let fits = |entry: &&Entry| entry.index <= limit.index && entry.term <= limit.term;
+            self.entries.iter().rev().find(fits).map_or(Position::ZERO, Entry::position)
+        }
+
+        fn entries(&self, from: u64, through: u64, max_bytes: u64) -> Vec<Entry> {
+            let wanted = self.entries.iter().filter(|entry| (from..=through).contains(&entry.index.as_u64()));
+            let mut spent = 0;
+            let mut fitting = Vec::new();
+            for entry in wanted {
+                spent += entry.cost();
+                if spent > max_bytes && !fitting.is_empty() {
+                    break;
+                }
+                fitting.push(entry.clone());
+            }
+            fitting
+        }
+
+        fn change(&mut self, change: &Change) -> Option<Vec<Entry>> {
+            match change {
+                Change::Append(batch) => {
+                    let mut term = self.entries.last().map_or(Term::new(1), |entry| entry.term);
+                    let mut index = Index::new(self.entries.len() as u64);
+                    let mut new = Vec::new();
+                    for (rise, length) in batch {
+                        (index, term) = (index.next(), Term::new(term.as_u64() + rise));
+                        let payload = Payload::Command(alloc::vec![0; *length].into());
+                        new.push(Entry { term, index, payload });
+                    }
+                    self.entries.extend(new.iter().cloned());
+                    return Some(new);
+                }
+                Change::Truncate(kept) => {
+                    self.entries.truncate(*kept as usize);
+                    self.durable = self.durable.min(self.entries.len());
+                }
+                Change::Durable(through) => {
+                    self.durable = self.durable.max((*through as usize).min(self.entries.len()));
+                }
+                Change::Evict(_) => {}
+            }
+            None
+        }
+    }
+
+    fn apply(log: &mut Log, change: &Change, new: Option<Vec<Entry>>) {
+        match change {
+            Change::Append(_) => log.append(Entries::new(new.unwrap_or_default()).expect("the model counts right")),
+            Change::Truncate(kept) => log.truncate_from(Index::new(kept + 1)),
+            Change::Durable(through) => log.mark_durable(Index::new(*through)),
+            Change::Evict(max_bytes) => log.evict(*max_bytes),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_log_answers_like_one_vector_that_forgets_nothing(
+            changes in proptest::collection::vec(change(), 1..30),
+            max_bytes in 0..200_u64,
+        ) {
+            let (mut log, mut naive) = (empty(), Naive::default());
+            for change in changes {
+                let new = naive.change(&change);
+                apply(&mut log, &change, new);
+                let last = naive.entries.len() as u64;
+                prop_assert_eq!(log.last(), naive.entries.last().map_or(Position::ZERO, Entry::position));
+                prop_assert_eq!(log.durable(), Index::new(naive.durable as u64));
+                prop_assert!(log.cached_from() <= log.durable().next());
+                let cached: u64 = naive.entries.iter().filter(|e| e.index >= log.cached_from()).map(Entry::cost).sum();
+                prop_assert_eq!(log.cached_bytes(), cached);
+                for index in 0..=last + 2 {
+                    prop_assert_eq!(log.term_at(Index::new(index)), naive.term_at(index));
+                    for term in 0..=log.last().term.as_u64() + 1 {
+                        let position = Position::new(Index::new(index), Term::new(term));
+                        prop_assert_eq!(log.newest_not_above(position), naive.newest_not_above(position));
+                        prop_assert_eq!(log.holds(position), naive.term_at(index) == Some(Term::new(term)));
+                    }
+                }
+                for (from, through) in (1..=last).map(|from| (from, last - last / 4)) {
+                    let found = log.entries(Index::new(from), Index::new(through), max_bytes);
+                    let expected = if from <= through && Index::new(from) < log.cached_from() {
+                        None
+                    } else {
+                        Some(naive.entries(from, through, max_bytes))
+                    };
+                    prop_assert_eq!(found.map(|entries| entries.iter().cloned().collect::<Vec<_>>()), expected);
+                }
+            }
+        }
+
+        #[test]
+        fn an_eviction_stops_where_it_must(changes in proptest::collection::vec(change(), 1..30), max in 0..300_u64) {
+            let (mut log, mut naive) = (empty(), Naive::default());
+            for change in changes {
+                let new = naive.change(&change);
+                apply(&mut log, &change, new);
+            }
+            log.evict(max);
+            let oldest = log.cache.chunks.front();
+            let pinned = oldest.is_some_and(|chunk| chunk.last() > log.durable());
+            prop_assert!(log.cached_bytes() <= max || pinned, "{} bytes stay, and nothing forces them to", log.cached_bytes());
+        }
+    }
+
+    #[test]
+    fn a_ledger_holds_what_has_not_arrived() {
+        let mut ledger = Ledger::default();
+        for (last, cost) in [(3, 10), (5, 20), (9, 40)] {
+            ledger.charge(Index::new(last), cost);
+        }
+        for (through, left) in [(2, 70), (3, 60), (8, 40), (9, 0), (20, 0)] {
+            ledger.settle(Index::new(through));
+            assert_eq!(ledger.total(), left, "after {through}");
+        }
+    }
+}

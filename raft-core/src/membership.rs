@@ -83,3 +83,49 @@ impl<'de> serde::Deserialize<'de> for Membership {
         Self::new(voters).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn member(node: u64, store: u128) -> Member {
+        Member { node: NodeId::new(node).expect("tests name nodes from 1 on"), store: StoreId::new(store) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_configuration_has_each_node_and_each_store_once(
+            list in proptest::collection::vec((1..12_u64, 0..40_u128), 0..12),
+        ) {
+            let members: Vec<Member> = list.iter().map(|(node, store)| member(*node, *store)).collect();
+            let distinct = |count: usize| count == members.len();
+            let nodes: alloc::collections::BTreeSet<_> = members.iter().map(|member| member.node).collect();
+            let stores: alloc::collections::BTreeSet<_> = members.iter().map(|member| member.store).collect();
+            let valid = distinct(nodes.len()) && distinct(stores.len()) && members.len() <= Membership::VOTERS_MAX;
+            let made = Membership::new(members.iter().copied());
+            prop_assert_eq!(made.is_ok(), valid);
+            if let Ok(membership) = made {
+                prop_assert!(membership.voters().is_sorted());
+                for member in &members {
+                    prop_assert_eq!(membership.voter(member.node), Some(member));
+                    prop_assert!(membership.is_voter(member.node, member.store));
+                    prop_assert!(!membership.is_voter(member.node, StoreId::new(99)), "another disk is somebody else");
+                }
+                prop_assert_eq!(membership.voters().len(), members.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_is_named() {
+        let new = |members: &[Member]| Membership::new(members.iter().copied()).map(|_| ());
+        let (first, second) = (member(1, 1).node, member(2, 2).node);
+        assert_eq!(new(&[]), Ok(()), "a node that has not joined belongs to nothing");
+        assert_eq!(new(&[member(1, 1), member(1, 2)]), Err(MembershipError::DuplicateNode { node: first }));
+        assert_eq!(new(&[member(2, 1), member(1, 1)]), Err(MembershipError::DuplicateStore { first, second }));
+        let ten: Vec<Member> = (1..=10).map(|id| member(id, u128::from(id))).collect();
+        assert_eq!(new(&ten), Err(MembershipError::TooManyVoters { max: 9 }));
+        assert_eq!(new(&ten[1..]), Ok(()));
+    }
+}

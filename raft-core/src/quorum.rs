@@ -75,9 +75,7 @@ mod tests {
             let open: Vec<_> = votes.iter().filter(|vote| vote.is_none()).collect();
             let expected = if granted * 2 > votes.len() {
                 Tally::Won
-            } else if (granted + open.len()) * 2 > votes.len() {
-                Tally::Open
-            } else if votes.is_empty() {
+            } else if votes.is_empty() || (granted + open.len()) * 2 > votes.len() {
                 Tally::Open
             } else {
                 Tally::Lost

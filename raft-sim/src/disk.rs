@@ -67,6 +67,11 @@ impl Disk {
         self.store
     }
 
+    /// How often the store was opened.
+    pub fn boot(&self) -> Boot {
+        self.boot
+    }
+
     /// Term and vote, as synced.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
@@ -105,10 +110,11 @@ impl Disk {
         true
     }
 
-    /// The sync has ended: returns the newest write that is safe now.
+    /// The sync has ended: returns the newest write that is safe now; none if the disk has failed.
     pub fn finish_sync(&mut self) -> Option<WriteSeq> {
         let mut newest = None;
-        for _ in 0..std::mem::take(&mut self.syncing) {
+        let syncing = if self.failed { 0 } else { std::mem::take(&mut self.syncing) };
+        for _ in 0..syncing {
             if let Some(write) = self.queue.pop_front() {
                 newest = Some(write.seq);
                 self.keep(&write, u64::MAX);

@@ -24,7 +24,8 @@
 //! |---|---|
 //! | `rng`, `digest`, `schedule`, `plan` | chance with named forks, fingerprints, virtual time, what a seed draws |
 //! | `machine`, `disk`, `network`, `node`, `client` | the things in the world, each ignorant of the others |
-//! | `world`, `nemesis`, `run` | what happens to them; faults; faults, healing, rest |
+//! | `world`, `effects` | what happens next; what becomes of what a core asks for |
+//! | `nemesis`, `run` | which fault strikes whom; a time of faults, healing, rest |
 //! | `checks/` | the invariants, one family a file |
 //! | `trace`, `report` | one run in words, many runs in numbers |
 //!
@@ -46,6 +47,7 @@ pub mod checks;
 mod client;
 pub mod digest;
 pub mod disk;
+mod effects;
 pub mod machine;
 mod nemesis;
 mod network;

@@ -10,6 +10,9 @@ use raft_core::{
 use crate::checks::Inbox;
 use crate::disk::Disk;
 use crate::machine::Registers;
+use crate::plan::{InboxOrder, ProcessPlan};
+use crate::rng::Rng;
+use crate::slot;
 
 /// One member of the cluster, but for its disk: the checks look at the disks of all.
 pub(crate) struct Node {
@@ -31,7 +34,7 @@ pub(crate) struct Process {
     /// What the core said of itself after its last step.
     pub(crate) status: Status,
     clock: Clock,
-    inbox: VecDeque<Event>,
+    inbox: Mailbox,
     pub(crate) drain_planned: bool,
     pub(crate) timer: Option<Time>,
     applier: VecDeque<HandOver>,
@@ -61,6 +64,46 @@ impl Clock {
     }
 }
 
+/// What waits for a process: each channel in its own order.
+#[derive(Debug, Default)]
+struct Mailbox {
+    arrived: u64,
+    clients: VecDeque<(u64, Event)>,
+    peers: VecDeque<(u64, Event)>,
+    own: VecDeque<(u64, Event)>,
+}
+
+impl Mailbox {
+    fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.peers.is_empty() && self.own.is_empty()
+    }
+
+    fn push(&mut self, event: Event) {
+        self.arrived += 1;
+        let channel = match event {
+            Event::Propose { .. } | Event::Read { .. } => &mut self.clients,
+            Event::Received { .. } | Event::PeerUnreachable { .. } => &mut self.peers,
+            Event::Tick
+            | Event::Persisted { .. }
+            | Event::Applied { .. }
+            | Event::LogRead { .. }
+            | Event::StorageFailed => &mut self.own,
+        };
+        channel.push_back((self.arrived, event));
+    }
+
+    fn pop(&mut self, order: InboxOrder, rng: &mut Rng) -> Option<Event> {
+        let channels = [&mut self.clients, &mut self.peers, &mut self.own];
+        let mut waiting: Vec<_> = channels.into_iter().filter(|channel| !channel.is_empty()).collect();
+        let chosen = match order {
+            InboxOrder::Arrival => (0..waiting.len()).min_by_key(|nth| waiting[*nth].front().map(|(arrived, _)| *arrived)),
+            InboxOrder::ClientsFirst => Some(0),
+            InboxOrder::Random => Some(rng.below(waiting.len() as u64) as usize),
+        };
+        waiting.get_mut(chosen?)?.pop_front().map(|(_, event)| event)
+    }
+}
+
 impl Node {
     pub(crate) fn new(id: NodeId) -> Self {
         Self { id, machine: Registers::default(), process: None, life: 0, paused_until: Time::ZERO, disk_factor: 1 }
@@ -86,7 +129,7 @@ impl Node {
             status: raft.status(),
             raft,
             clock: Clock { started: now, origin },
-            inbox: VecDeque::new(),
+            inbox: Mailbox::default(),
             drain_planned: false,
             timer: None,
             applier: VecDeque::new(),
@@ -108,18 +151,22 @@ pub(crate) struct Start {
 
 impl Process {
     pub(crate) fn push(&mut self, event: Event) {
-        self.inbox.push_back(event);
+        self.inbox.push(event);
     }
 
     pub(crate) fn has_mail(&self) -> bool {
         !self.inbox.is_empty()
     }
 
-    /// Takes up to `max` events out of the inbox, and a tick if one is due; and reads the clock
-    /// afterwards (contract T1).
-    pub(crate) fn drain(&mut self, now: Time, max: u64) -> (Time, Vec<Event>) {
-        let count = self.inbox.len().min(max as usize);
-        let mut batch: Vec<Event> = self.inbox.drain(..count).collect();
+    /// Takes events out of the inbox, and a tick if one is due; and reads the clock afterwards
+    /// (contract T1).
+    pub(crate) fn drain(&mut self, now: Time, plan: &ProcessPlan, rng: &mut Rng) -> (Time, Vec<Event>) {
+        let mut batch = Vec::new();
+        while (batch.len() as u64) < plan.batch_max
+            && let Some(event) = self.inbox.pop(plan.inbox_order, rng)
+        {
+            batch.push(event);
+        }
         let at = self.clock.local(now);
         if self.raft.deadline().is_some_and(|deadline| deadline <= at) {
             batch.push(Event::Tick);
@@ -159,29 +206,33 @@ impl Process {
 }
 
 /// What the checks want to know of a batch.
-pub(crate) fn summary(batch: &[Event]) -> Inbox {
+pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
     let mut inbox = Inbox::default();
     for event in batch {
         match event {
-            Event::Received { rpc, .. } => {
+            Event::Received { from, rpc } => {
                 let term = Some(rpc.term());
-                match rpc {
-                    Rpc::Append(_) => {
-                        inbox.appends = true;
-                        inbox.leader = inbox.leader.max(term);
-                        inbox.adopted = inbox.adopted.max(term);
-                    }
-                    Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
-                        inbox.leader = inbox.leader.max(term);
-                        inbox.adopted = inbox.adopted.max(term);
+                let adopts = match rpc {
+                    Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+                        inbox.appends |= matches!(rpc, Rpc::Append(_));
+                        // A voice from an earlier life may have been ignored (contract V9).
+                        if from.boot == disks[slot(from.node)].boot() {
+                            inbox.leader = inbox.leader.max(term);
+                        }
+                        true
                     }
                     Rpc::VoteReply { .. }
                     | Rpc::PreVoteReply { verdict: Verdict::Refused | Verdict::LeaderAlive, .. }
                     | Rpc::AppendReply { .. }
                     | Rpc::AppendRejected(_)
                     | Rpc::HeartbeatReply { .. }
-                    | Rpc::TermOver { .. } => inbox.adopted = inbox.adopted.max(term),
-                    Rpc::PreVote { .. } | Rpc::PreVoteReply { verdict: Verdict::Granted, .. } | Rpc::Vote { .. } => {}
+                    | Rpc::TermOver { .. } => true,
+                    Rpc::PreVote { .. } | Rpc::PreVoteReply { verdict: Verdict::Granted, .. } | Rpc::Vote { .. } => {
+                        false
+                    }
+                };
+                if adopts {
+                    inbox.adopted = inbox.adopted.max(term);
                 }
             }
             Event::PeerUnreachable { .. } => inbox.unreachable = true,

@@ -134,6 +134,20 @@ pub struct DiskPlan {
     pub read_failures: Ppm,
 }
 
+/// In which order a process takes what waits in its inbox. What comes from peers, from clients and
+/// from its own disk and state machine arrives on different channels, which keep their order each,
+/// and no order among each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboxOrder {
+    /// As it arrived.
+    Arrival,
+    /// First what clients want: a process that wakes from a pause is asked before it hears what
+    /// has happened meanwhile.
+    ClientsFirst,
+    /// One channel or another.
+    Random,
+}
+
 /// How processes behave.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessPlan {
@@ -141,6 +155,8 @@ pub struct ProcessPlan {
     pub drain_mean: Duration,
     /// The most messages of one batch.
     pub batch_max: u64,
+    /// Which of them come first.
+    pub inbox_order: InboxOrder,
     /// How long the state machine takes for one hand-over on average.
     pub apply_mean: Duration,
     /// Whether the state machine survives a crash.
@@ -199,7 +215,21 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
-    /// How processes behave.
+    /// In which order a process takes what waits in its inbox. What comes from peers, from clients and
+/// from its own disk and state machine arrives on different channels, which keep their order each,
+/// and no order among each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboxOrder {
+    /// As it arrived.
+    Arrival,
+    /// First what clients want: a process that wakes from a pause is asked before it hears what
+    /// has happened meanwhile.
+    ClientsFirst,
+    /// One channel or another.
+    Random,
+}
+
+/// How processes behave.
     pub process: ProcessPlan,
     /// What the clients do.
     pub clients: ClientPlan,
@@ -302,6 +332,7 @@ fn draw_process(rng: &mut Rng, timing: Timing, faults: &BTreeSet<FaultKind>) -> 
     ProcessPlan {
         drain_mean: *rng.pick(&[Duration::ZERO, Duration::from_micros(100), timing.heartbeat_interval / 20]),
         batch_max: *rng.pick(&[1, 4, 64]),
+        inbox_order: *rng.pick(&[InboxOrder::Arrival, InboxOrder::ClientsFirst, InboxOrder::Random]),
         apply_mean: *rng.pick(&[Duration::from_micros(20), timing.heartbeat_interval / 50, timing.heartbeat_interval]),
         durable_machine: rng.chance(CERTAIN / 3),
         timer_lag_mean: Duration::from_micros(when(FaultKind::LateTimers, rng.between(100, 10_000))),

@@ -62,7 +62,7 @@ impl Totals {
 
 fn is_repeated(seed: u64) -> bool {
     // A digit of a hash, not of the seed: neighbouring seeds must not share a fate for ever.
-    mix(seed, 1) % REPEAT_EVERY == 0
+    mix(seed, 1).is_multiple_of(REPEAT_EVERY)
 }
 
 /// The table that ends a clean run.

@@ -72,7 +72,10 @@ pub(crate) fn encode_frame(
     let start = open_frame(out, kind);
     let sink = Sink { room: body_max, out };
     match postcard::serialize_with_flavor(value, sink) {
-        Ok(()) => Ok(close_frame(out, start)),
+        Ok(()) => {
+            close_frame(out, start);
+            Ok(())
+        }
         // The sink refuses what does not fit, and our own types serialize without fail otherwise.
         Err(_) => {
             out.truncate(start);
@@ -158,10 +161,10 @@ pub(crate) struct LastEncoded {
 
 impl LastEncoded {
     /// The append as a frame of its own.
-    pub(crate) fn frame(&self, append: Arc<Append>, body_max: usize) -> Result<Bytes, TooLong> {
+    pub(crate) fn frame(&self, append: &Arc<Append>, body_max: usize) -> Result<Bytes, TooLong> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let remembered = match &*last {
-            Some((known, frame)) if std::ptr::eq(known.as_ptr(), Arc::as_ptr(&append)) => Some(frame.clone()),
+            Some((known, frame)) if std::ptr::eq(known.as_ptr(), Arc::as_ptr(append)) => Some(frame.clone()),
             _ => None,
         };
         let frame = match remembered {
@@ -175,8 +178,8 @@ impl LastEncoded {
             }
         };
         // The last of the peers to ask: nobody will ask again.
-        let wanted = Arc::strong_count(&append) > 1;
-        *last = wanted.then(|| (Arc::downgrade(&append), frame.clone()));
+        let wanted = Arc::strong_count(append) > 1;
+        *last = wanted.then(|| (Arc::downgrade(append), frame.clone()));
         Ok(frame)
     }
 }

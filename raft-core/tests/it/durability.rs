@@ -91,10 +91,8 @@ fn rule_d1_the_acknowledgement_of_an_empty_append_waits_for_the_term() {
 fn rule_d1_an_acknowledgement_in_a_batch_waits_for_everything_the_batch_writes() {
     let mut server = Start::first_of_three().term(1).follower_of(2);
     let (first, second) = (entries_of(1, &[1]), entries_of(2, &[1]));
-    let effects = server.batch([
-        received(2, append(1, 2, at(0, 0), 0, first)),
-        received(2, append(1, 3, at(1, 1), 0, second)),
-    ]);
+    let effects =
+        server.batch([received(2, append(1, 2, at(0, 0), 0, first)), received(2, append(1, 3, at(1, 1), 0, second))]);
     assert_eq!(effects, [persist(1, entries_of(1, &[1, 1]))], "one write, and one acknowledgement held");
     assert_eq!(server.persisted(1), [send(2, append_reply(1, 3, 2))]);
 }
@@ -116,13 +114,7 @@ fn rule_d1_the_leaders_own_match_is_what_its_disk_holds() {
     let mut server = Start::first_of_three().leader();
     assert_eq!(server.receive(2, append_reply(1, 1, 1)), [], "one of three: the own disk is not done");
     assert_eq!(server.status().log.commit, index(0));
-    assert_eq!(
-        server.persisted(2),
-        [
-            send(2, commit_notice(1, 1)),
-            apply(entries([blank(1, 1)]), &[]),
-        ]
-    );
+    assert_eq!(server.persisted(2), [send(2, commit_notice(1, 1)), apply(entries([blank(1, 1)]), &[]),]);
     assert_eq!(server.status().log.commit, index(1));
 }
 
@@ -210,10 +202,7 @@ fn rule_d3_votes_compare_with_the_log_in_memory_and_acknowledgements_with_the_di
     server.wait(150);
     // Nothing is durable, and still the candidate's log is behind ours.
     assert_eq!(server.receive(3, pre_vote(2, 7, at(1, 1))), [send(3, pre_vote_reply(1, 7, Refused))]);
-    assert_eq!(
-        server.receive(3, vote(2, at(1, 1))),
-        [send(3, vote_reply(2, Refused)), persist_vote(2, 2, None, NONE)]
-    );
+    assert_eq!(server.receive(3, vote(2, at(1, 1))), [send(3, vote_reply(2, Refused)), persist_vote(2, 2, None, NONE)]);
     assert_eq!(server.status().log.durable, index(0));
 }
 
@@ -247,10 +236,7 @@ fn rule_d4_an_overwrite_lowers_what_is_durable_at_once() {
     let mut server = Start::first_of_three().log(&[1, 2, 2, 2]).follower_of(2);
     assert_eq!(server.status().log.durable, index(4));
     let new = entries_of(2, &[3]);
-    assert_eq!(
-        server.receive(3, append(3, 1, at(1, 1), 0, new.clone())),
-        [persist_vote(1, 3, None, new)]
-    );
+    assert_eq!(server.receive(3, append(3, 1, at(1, 1), 0, new.clone())), [persist_vote(1, 3, None, new)]);
     assert_eq!((server.status().log.durable, server.status().log.last), (index(1), at(2, 3)));
     assert_eq!(
         server.receive(3, heartbeat(3, 2, 0)),
@@ -317,10 +303,7 @@ fn rule_d5_a_follower_applies_what_is_committed_and_durable() {
 fn rule_d5_a_leader_applies_what_is_committed_by_others_only_when_it_is_durable_here() {
     let mut server = Start::first_of_three().leader();
     server.receive(2, append_reply(1, 1, 1));
-    assert_eq!(
-        server.receive(3, append_reply(1, 1, 1)),
-        [send(2, commit_notice(1, 1)), send(3, commit_notice(1, 1))]
-    );
+    assert_eq!(server.receive(3, append_reply(1, 1, 1)), [send(2, commit_notice(1, 1)), send(3, commit_notice(1, 1))]);
     assert_eq!(server.status().log.commit, index(1), "a majority of disks holds it, the own one not among them");
     assert_eq!(server.persisted(2), [apply(entries([blank(1, 1)]), &[])]);
 }
@@ -345,18 +328,14 @@ fn rule_d6_the_proposals_of_one_batch_count_against_the_limits() {
 
 #[test]
 fn rule_d6_a_follower_whose_disk_is_behind_does_not_answer_and_counts() {
-    let mut server =
-        Start::first_of_three().term(1).limits(|limits| limits.unsynced_bytes_max = 50).follower_of(2);
+    let mut server = Start::first_of_three().term(1).limits(|limits| limits.unsynced_bytes_max = 50).follower_of(2);
     server.receive(2, append(1, 2, at(0, 0), 0, entries_of(1, &[1, 1])));
     assert_eq!(server.receive(2, append(1, 3, at(2, 1), 0, entries_of(3, &[1]))), []);
     assert_eq!(server.status().log.last, at(2, 1), "not taken");
     assert_eq!(server.status().load.drops.overload, 1);
     assert_eq!(server.persisted(1), [send(2, append_reply(1, 2, 2))], "only what was taken is acknowledged");
     // The leader sends it again.
-    assert_eq!(
-        server.receive(2, append(1, 4, at(2, 1), 0, entries_of(3, &[1]))),
-        [persist(2, entries_of(3, &[1]))]
-    );
+    assert_eq!(server.receive(2, append(1, 4, at(2, 1), 0, entries_of(3, &[1]))), [persist(2, entries_of(3, &[1]))]);
 }
 
 #[test]
@@ -381,11 +360,7 @@ fn rule_d7_no_campaign_starts_while_the_own_term_is_being_written() {
     assert_eq!(server.role(), (1, RoleKind::Follower));
     assert_eq!(
         server.persisted(1),
-        [
-            send(2, pre_vote(2, 1, at(0, 0))),
-            send(3, pre_vote(2, 1, at(0, 0))),
-            send(2, vote_reply(1, Granted)),
-        ]
+        [send(2, pre_vote(2, 1, at(0, 0))), send(3, pre_vote(2, 1, at(0, 0))), send(2, vote_reply(1, Granted)),]
     );
 }
 
@@ -438,7 +413,9 @@ fn rule_d8_a_server_whose_storage_has_failed_neither_campaigns_nor_grants_nor_ta
     let effects = server.receive(2, vote(1, at(9, 9)));
     assert_eq!(effects.first(), Some(&send(2, vote_reply(1, Refused))));
     let effects = server.receive(2, append(1, 1, at(0, 0), 0, entries_of(1, &[1])));
-    assert!(!effects.iter().any(|effect| matches!(effect, raft_core::Effect::Send { rpc: Rpc::AppendReply { .. }, .. })));
+    assert!(
+        !effects.iter().any(|effect| matches!(effect, raft_core::Effect::Send { rpc: Rpc::AppendReply { .. }, .. }))
+    );
     assert_eq!(server.status().log.last, at(0, 0));
 }
 

@@ -1,13 +1,12 @@
 //! Who leads: contract E5, T1, T2, V1–V9.
-
 use std::time::Duration;
 
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
-use raft_core::{Boot, CampaignId, Effect, Entries, Event, Peer, RoleKind, Rpc};
+use raft_core::{Boot, CampaignId, Effect, Entries, Event, Message, Peer, RoleKind, Rpc, Time};
 
 use crate::rig::{
-    Start, append, append_reply, at, blank, commit_notice, entries, entries_of, heartbeat, heartbeat_reply, membership,
-    node, peer, persist, persist_vote, pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
+    Start, append, at, blank, entries, heartbeat, heartbeat_reply, membership, node, patience, persist, persist_vote,
+    pre_vote, pre_vote_reply, received, send, store, term, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -102,17 +101,17 @@ fn a_second_leader_in_one_term_is_not_believed() {
 #[test]
 fn rule_e5_the_first_step_says_what_is_due_and_new_says_nothing() {
     let mut raft = Start::first_of_three().raft();
-    assert_eq!(raft.deadline(), Some(raft_core::Time::ZERO), "the first step is due at once");
-    let effects = raft.step(raft_core::Message { at: raft_core::Time::from_nanos(5), event: Event::Tick });
+    assert_eq!(raft.deadline(), Some(Time::ZERO), "the first step is due at once");
+    let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
     assert_eq!(effects, [Effect::Configured { membership: membership(&[1, 2, 3]) }]);
-    let effects = raft.step(raft_core::Message { at: raft_core::Time::from_nanos(6), event: Event::Tick });
+    let effects = raft.step(Message { at: Time::from_nanos(6), event: Event::Tick });
     assert_eq!(effects, [], "and only once");
 }
 
 #[test]
 fn rule_e5_the_first_step_of_a_sole_voter_starts_its_campaign() {
     let mut raft = Start::new(1, &[1]).raft();
-    let effects = raft.step(raft_core::Message { at: raft_core::Time::from_nanos(5), event: Event::Tick });
+    let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
     let silent: Vec<_> = effects.into_iter().filter(|effect| !matches!(effect, Effect::Observe(_))).collect();
     assert_eq!(silent, [Effect::Configured { membership: membership(&[1]) }, persist_vote(1, 1, 1, NONE)]);
 }
@@ -121,7 +120,7 @@ fn rule_e5_the_first_step_of_a_sole_voter_starts_its_campaign() {
 fn rule_t1_a_clock_that_runs_backwards_stands_still() {
     let mut server = Start::first_of_three().term(1).follower_of(2);
     let (now, deadline) = (server.now, server.raft.deadline());
-    server.now = raft_core::Time::from_nanos(now.as_nanos() / 2);
+    server.now = Time::from_nanos(now.as_nanos() / 2);
     assert_eq!(server.step(Event::Tick), []);
     assert_eq!(server.receive(2, heartbeat(1, 2, 0)), [send(2, heartbeat_reply(1, 2, 0, 0))]);
     assert_eq!(server.raft.deadline(), deadline, "measured from the newest moment known, not from the past");
@@ -131,8 +130,8 @@ fn rule_t1_a_clock_that_runs_backwards_stands_still() {
 fn rule_t1_the_newest_moment_of_a_batch_counts() {
     let mut server = Start::first_of_three().server();
     let deadline = server.raft.deadline().expect("a follower waits for its leader");
-    let (late, early) = (raft_core::Message { at: deadline, event: Event::Tick }, server.now);
-    server.raft.step_batch([late, raft_core::Message { at: early, event: Event::Tick }]);
+    let (late, early) = (Message { at: deadline, event: Event::Tick }, server.now);
+    server.raft.step_batch([late, Message { at: early, event: Event::Tick }]);
     assert_eq!(server.role(), (0, RoleKind::PreCandidate));
 }
 
@@ -151,7 +150,11 @@ fn rule_t2_an_acknowledgement_in_the_queue_keeps_the_leader() {
     server.tick();
     server.wait(10_000);
     server.batch([Event::Tick, received(2, heartbeat_reply(1, 2, 1, 1))]);
-    assert_eq!(server.role().1, RoleKind::Follower, "an answer to what was sent ten seconds ago says nothing about now");
+    assert_eq!(
+        server.role().1,
+        RoleKind::Follower,
+        "an answer to what was sent ten seconds ago says nothing about now"
+    );
 }
 
 #[test]
@@ -276,183 +279,6 @@ fn regress_t026_timeouts_of_servers_that_start_together_differ() {
     }
 }
 
-// ---- whose term counts (V2, one test a sentence) -------------------------------------------
-
-#[test]
-fn rule_v2_any_message_but_a_vote_carries_its_term() {
-    for rpc in [
-        append(9, 1, at(0, 0), 0, NONE),
-        heartbeat(9, 1, 0),
-        commit_notice(9, 0),
-        append_reply(9, 1, 0),
-        heartbeat_reply(9, 1, 0, 0),
-        crate::rig::rejected(9, 1, 1, at(0, 0), 0),
-        vote_reply(9, Refused),
-        term_over(9),
-    ] {
-        let mut server = Start::first_of_three().settled_leader();
-        let effects = server.receive(3, rpc.clone());
-        assert_eq!(server.role(), (9, RoleKind::Follower), "{rpc}");
-        assert!(effects.contains(&persist_vote(3, 9, None, NONE)), "{rpc}: {effects:?}");
-    }
-}
-
-#[test]
-fn rule_v2_a_vote_request_that_stickiness_does_not_refuse_carries_its_term() {
-    let mut server = Start::first_of_three().log(&[1, 2]).server();
-    // Its log is behind, so it gets no vote, but its term counts.
-    assert_eq!(
-        server.receive(3, vote(9, at(7, 1))),
-        [send(3, vote_reply(9, Refused)), persist_vote(1, 9, None, NONE)]
-    );
-    assert_eq!(server.role(), (9, RoleKind::Follower));
-}
-
-#[test]
-fn rule_v2_the_term_of_a_pre_vote_request_is_never_adopted() {
-    let mut server = Start::first_of_three().log(&[1, 2]).server();
-    assert_eq!(server.receive(3, pre_vote(9, 7, at(7, 1))), [send(3, pre_vote_reply(2, 7, Refused))]);
-    assert_eq!(server.receive(3, pre_vote(9, 8, at(7, 2))), [send(3, pre_vote_reply(9, 8, Granted))]);
-    assert_eq!(server.role(), (2, RoleKind::Follower));
-}
-
-#[test]
-fn rule_v2_the_term_of_a_pre_vote_grant_is_never_adopted() {
-    let mut server = Start::first_of_three().log(&[1, 2]).server();
-    assert_eq!(server.receive(3, pre_vote_reply(9, 1, Granted)), []);
-    assert_eq!(server.role(), (2, RoleKind::Follower));
-}
-
-#[test]
-fn rule_v2_a_leader_of_an_earlier_term_is_told_the_own_one() {
-    let stale = [append(3, 1, at(0, 0), 0, entries_of(1, &[3])), heartbeat(3, 1, 0), commit_notice(3, 0)];
-    for rpc in stale {
-        let mut server = Start::first_of_three().term(4).server();
-        assert_eq!(server.receive(3, rpc), [send(3, term_over(4))]);
-    }
-}
-
-#[test]
-fn rule_v2_that_answer_deposes_the_leader_and_the_stranded_server_can_follow_again() {
-    // Server 3 was alone, and got to term 4; nobody would ever adopt that from its pre-votes.
-    let mut leader = Start::first_of_three().settled_leader();
-    assert_eq!(leader.receive(3, term_over(4)), [persist_vote(3, 4, None, NONE)]);
-    assert_eq!(leader.role(), (4, RoleKind::Follower));
-    leader.persisted(3);
-    assert_eq!(leader.tick(), [send(2, pre_vote(5, 2, at(1, 1))), send(3, pre_vote(5, 2, at(1, 1)))]);
-}
-
-#[test]
-fn rule_v2_terms_too_far_ahead_are_dropped_and_counted() {
-    let mut server = Start::first_of_three().term(1).server();
-    let absurd = (1 << 32) + 2;
-    for rpc in [
-        heartbeat(absurd, 1, 0),
-        vote(absurd, at(9, 9)),
-        pre_vote(absurd, 1, at(9, 9)),
-        vote_reply(absurd, Refused),
-        term_over(u64::MAX),
-    ] {
-        assert_eq!(server.receive(3, rpc), []);
-    }
-    assert_eq!(server.role(), (1, RoleKind::Follower));
-    assert_eq!(server.status().load.drops.absurd_term, 5);
-    server.receive(3, term_over(absurd - 1));
-    assert_eq!(server.role(), (absurd - 1, RoleKind::Follower), "the last one that is believed");
-}
-
-#[test]
-fn regress_t022_a_pre_candidate_adopts_the_higher_term_of_a_refusal() {
-    let mut server = Start::first_of_three().server();
-    server.tick();
-    assert_eq!(server.receive(2, pre_vote_reply(5, 1, Refused)), [persist_vote(1, 5, None, NONE)]);
-    assert_eq!(server.role(), (5, RoleKind::Follower));
-}
-
-#[test]
-fn regress_t022_a_refusal_that_only_stickiness_caused_tells_its_term_too() {
-    let mut server = Start::first_of_three().server();
-    server.tick();
-    server.receive(2, pre_vote_reply(5, 1, LeaderAlive));
-    assert_eq!(server.role(), (5, RoleKind::Follower));
-}
-
-#[test]
-fn regress_t023_late_pre_votes_start_nothing_and_are_no_votes() {
-    let mut candidate = Start::new(1, &[1, 2, 3, 4, 5]).candidate();
-    for late in [2, 3, 4, 5] {
-        assert_eq!(candidate.receive(late, pre_vote_reply(1, 1, Granted)), []);
-    }
-    assert_eq!(candidate.role(), (1, RoleKind::Candidate), "pre-votes are not counted as votes");
-
-    let mut leader = Start::first_of_three().settled_leader();
-    assert_eq!(leader.receive(3, pre_vote_reply(1, 1, Granted)), []);
-    assert_eq!(leader.role(), (1, RoleKind::Leader));
-
-    let mut follower = Start::first_of_three().term(1).follower_of(2);
-    assert_eq!(follower.receive(3, pre_vote_reply(2, 1, Granted)), []);
-    assert_eq!(follower.role(), (1, RoleKind::Follower));
-}
-
-#[test]
-fn regress_t023_an_answer_to_the_campaign_before_does_not_count() {
-    let mut server = Start::first_of_three().server();
-    server.tick();
-    server.tick();
-    assert_eq!(server.receive(2, pre_vote_reply(1, 1, Granted)), [], "campaign 2 is the one under way");
-    assert_eq!(server.role(), (0, RoleKind::PreCandidate));
-    assert_eq!(server.receive(2, pre_vote_reply(1, 2, Granted)), [persist_vote(1, 1, 1, NONE)]);
-}
-
-#[test]
-fn regress_t027_a_sole_voter_that_leads_is_not_elected_again() {
-    let mut server = Start::new(1, &[1]).server();
-    server.persisted(1);
-    for _ in 0..10 {
-        server.wait(1_000);
-        assert_eq!(server.step(Event::Tick), []);
-    }
-    assert_eq!(server.role(), (1, RoleKind::Leader));
-}
-
-#[test]
-fn regress_t027_votes_that_come_after_the_majority_change_nothing() {
-    let mut server = Start::first_of_three().leader();
-    assert_eq!(server.receive(3, vote_reply(1, Granted)), []);
-    assert_eq!(server.role(), (1, RoleKind::Leader));
-}
-
-#[test]
-fn regress_t032_logs_are_compared_by_term_before_index() {
-    let last_terms = [1, 1, 3];
-    for (candidate, granted) in
-        [(at(9, 2), false), (at(2, 3), false), (at(3, 3), true), (at(4, 3), true), (at(1, 4), true)]
-    {
-        let mut server = Start::first_of_three().log(&last_terms).term(4).server();
-        let verdict = if granted { Granted } else { Refused };
-        let term = if granted { 5 } else { 4 };
-        let effects = server.receive(2, pre_vote(5, 1, candidate));
-        assert_eq!(effects, [send(2, pre_vote_reply(term, 1, verdict))], "{candidate}");
-
-        let effects = server.receive(2, vote(5, candidate));
-        let expected = if granted {
-            vec![persist_vote(1, 5, 2, NONE)]
-        } else {
-            vec![send(2, vote_reply(5, Refused)), persist_vote(1, 5, None, NONE)]
-        };
-        assert_eq!(effects, expected, "{candidate}");
-    }
-}
-
-#[test]
-fn regress_t033_a_restarted_server_waits_a_whole_timeout() {
-    let mut server = Start::first_of_three().log(&[1, 1, 2]).term(3).vote(1).server();
-    assert!(server.patience() >= Duration::from_millis(150), "{:?}", server.patience());
-    server.wait(149);
-    assert_eq!(server.step(Event::Tick), []);
-    assert_eq!(server.role(), (3, RoleKind::Follower));
-}
-
 // ---- who may vote, and for whom ------------------------------------------------------------
 
 #[test]
@@ -560,4 +386,3 @@ fn an_unreachable_leader_need_not_be_waited_for() {
     assert_eq!(server.receive(3, pre_vote(2, 8, at(9, 1))), [send(3, pre_vote_reply(2, 8, Granted))]);
     assert_eq!(server.raft.deadline(), deadline, "T6: only the help for others is free, the own timer goes on");
 }
-

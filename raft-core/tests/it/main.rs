@@ -4,10 +4,15 @@
 
 mod batches;
 mod cluster;
+mod cold_reads;
 mod durability;
 mod elections;
 mod hostile;
 mod no_std;
+mod progress;
+mod proposals;
 mod reads;
 mod replication;
 mod rig;
+mod stories;
+mod terms;

@@ -3,8 +3,8 @@
 use raft_core::{Busy, Effect, Event, Outcome, Purpose, RoleKind};
 
 use crate::rig::{
-    Start, append_reply, apply, blank, entries, heartbeat, heartbeat_reply, index, not_leader, persist_vote,
-    proposal, propose, read_ready, received, reply, request, send, term_over,
+    Start, append_reply, apply, blank, entries, heartbeat, heartbeat_reply, index, not_leader, persist_vote, proposal,
+    propose, read_ready, received, reply, request, send, term_over,
 };
 
 fn read(number: u64) -> Event {
@@ -39,11 +39,8 @@ fn rule_q1_a_read_takes_a_round_that_has_not_been_sent_yet() {
 fn rule_q1_answers_in_the_batch_of_the_read_do_not_confirm_it() {
     let mut server = Start::first_of_three().settled_leader();
     server.tick();
-    let effects = server.batch([
-        read(7),
-        received(2, heartbeat_reply(1, 2, 1, 1)),
-        received(3, heartbeat_reply(1, 2, 1, 1)),
-    ]);
+    let effects =
+        server.batch([read(7), received(2, heartbeat_reply(1, 2, 1, 1)), received(3, heartbeat_reply(1, 2, 1, 1))]);
     assert_eq!(effects, [send(2, heartbeat(1, 3, 1)), send(3, heartbeat(1, 3, 1))]);
 }
 
@@ -114,10 +111,7 @@ fn rule_q2_a_read_is_ready_when_the_machine_has_applied_what_it_must_see() {
     let mut server = Start::first_of_three().settled_leader();
     server.propose(7);
     server.persisted(3);
-    assert_eq!(
-        server.receive(2, append_reply(1, 2, 2)).last(),
-        Some(&apply(entries([proposal(2, 1, 7)]), &[(2, 7)]))
-    );
+    assert_eq!(server.receive(2, append_reply(1, 2, 2)).last(), Some(&apply(entries([proposal(2, 1, 7)]), &[(2, 7)])));
     server.read(8);
     assert_eq!(server.receive(2, heartbeat_reply(1, 3, 2, 2)), [], "committed at 2, applied at 1");
     assert_eq!(server.step(Event::Applied { index: index(2) }), [reply(8, read_ready(2))]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_core::{
     Append, Boot, CampaignId, ClusterId, Config, Durable, Effect, Entries, Entry, Event, HardState, Identity, Index,
-    Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Raft, Rejection, RequestId, RoleKind,
-    Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict, WriteSeq,
+    Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Raft, Rejection, RequestId,
+    RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict, WriteSeq,
 };
 
 // ---- words ---------------------------------------------------------------------------------
@@ -63,8 +63,8 @@ pub(crate) fn command(text: &dyn std::fmt::Display) -> Bytes {
     Bytes::from(text.to_string())
 }
 
-pub(crate) fn entries<const N: usize>(list: [Entry; N]) -> Entries {
-    Entries::new(list.to_vec()).expect("tests write entries in order")
+pub(crate) fn entries(list: impl Into<Vec<Entry>>) -> Entries {
+    Entries::new(list.into()).expect("tests write entries in order")
 }
 
 /// Commands from `first` on, one for each term given.
@@ -173,7 +173,7 @@ pub(crate) fn term_over(in_term: u64) -> Rpc {
 // ---- one server ----------------------------------------------------------------------------
 
 /// What a server starts from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) me: u64,
     pub(crate) voters: Vec<u64>,
@@ -413,4 +413,11 @@ pub(crate) fn proposal(index: u64, term: u64, number: u64) -> Entry {
 pub(crate) fn panic_of(act: impl FnOnce()) -> String {
     let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act)).expect_err("this must panic");
     payload.downcast_ref::<String>().cloned().expect("panics of the core are formatted")
+}
+
+/// So many times as many cases as usual; `PROPTEST_CASES` says how many that is. Failures are not
+/// written next to the sources: a test run leaves the tree as it was.
+pub(crate) fn cases(times: u32) -> proptest::test_runner::Config {
+    let usual = proptest::test_runner::Config::default();
+    proptest::test_runner::Config { cases: usual.cases.saturating_mul(times), failure_persistence: None, ..usual }
 }

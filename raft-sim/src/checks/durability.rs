@@ -51,7 +51,17 @@ impl Durability {
                         "{node} writes {entries} before the term of the last one; its disk will only know term {term}"
                     );
                 }
-                Effect::Send { to, rpc } => self.on_send(node, *to, rpc, disk, logs, elections)?,
+                Effect::Send { to, rpc } => {
+                    if let Rpc::AppendReply { term, .. } = rpc {
+                        ensure!(
+                            *term == step.after.hard_state.term,
+                            Provenance,
+                            "{node} acknowledges entries in term {term}, which is over: it is in term {} (contract D4)",
+                            step.after.hard_state.term
+                        );
+                    }
+                    self.on_send(node, *to, rpc, disk, logs, elections)?;
+                }
                 Effect::ReadLog { from, through, .. } => {
                     let end = disk.log().len() as u64;
                     ensure!(

@@ -18,8 +18,8 @@ pub struct Elections {
     votes: BTreeMap<(Term, NodeId), NodeId>,
     candidacies: BTreeMap<(Term, NodeId), Position>,
     inquiries: BTreeMap<(NodeId, CampaignId), Position>,
-    /// When each node last heard from the leader of which term.
-    contact: Vec<Option<(Term, Time)>>,
+    /// When each node last heard from a leader that it could not refuse.
+    contact: Vec<Option<Time>>,
 }
 
 impl Elections {
@@ -111,8 +111,17 @@ impl Elections {
                 _ => {}
             }
         }
-        if let Some(term) = step.inbox.leader.filter(|term| *term == step.after.hard_state.term) {
-            self.contact[slot(step.node)] = Some((term, step.now));
+        let follows = step.after.leader;
+        ensure!(
+            follows.is_none() || follows == self.leader(step.after.hard_state.term),
+            Provenance,
+            "{} follows {follows:?} in term {}, whose leader is {:?}",
+            step.node,
+            step.after.hard_state.term,
+            self.leader(step.after.hard_state.term)
+        );
+        if step.inbox.leader.is_some_and(|term| term == step.after.hard_state.term) {
+            self.contact[slot(step.node)] = Some(step.now);
         }
         if step.inbox.unreachable {
             self.contact[slot(step.node)] = None;
@@ -121,7 +130,7 @@ impl Elections {
     }
 
     /// A voter has made up its mind: the vote is on its way to the disk.
-    fn on_decision(&self, step: &Step<'_>, term: Term, candidate: NodeId, contact: Option<(Term, Time)>) -> Verdict {
+    fn on_decision(&self, step: &Step<'_>, term: Term, candidate: NodeId, contact: Option<Time>) -> Verdict {
         let voter = step.node;
         let Some(last) = self.candidacies.get(&(term, candidate)) else {
             ensure!(false, VoteLegality, "{voter} votes for {candidate} in term {term}, who never asked");
@@ -134,16 +143,16 @@ impl Elections {
             VoteLegality,
             "{voter} votes in term {term} for {candidate}, whose log ends at {last}; its own ends at {own}"
         );
-        // Whoever has learnt of a newer term knows that its leader is one no more.
-        let own = step.before.hard_state.term;
-        let known = contact.filter(|(of_term, _)| *of_term == own && step.inbox.adopted.is_none_or(|term| term <= own));
-        let quiet_for = known.map(|(_, at)| step.now.since(at));
+        let quiet_for = contact.map(|at| step.now.since(at));
+        // Stickiness guards the term; whoever is in it already, by another road, may vote in it.
+        let was_in_term = step.before.hard_state.term >= term || step.inbox.adopted >= Some(term);
         ensure!(
-            step.inbox.unreachable
-                || step.before.role != RoleKind::Follower
+            was_in_term
+                || step.inbox.unreachable
+                || step.before.role == RoleKind::Leader
                 || quiet_for.is_none_or(|quiet_for| quiet_for >= self.stickiness),
             VoteLegality,
-            "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from the leader of term {own}"
+            "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from a leader"
         );
         Ok(())
     }

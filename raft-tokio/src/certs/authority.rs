@@ -221,11 +221,10 @@ fn distinguished_name(common_name: String) -> DistinguishedName {
 
 fn cluster_of(certificate: &CertificateDer<'_>) -> Option<ClusterId> {
     let parsed = webpki::EndEntityCert::try_from(certificate).ok()?;
-    let cluster = parsed.valid_dns_names().find_map(|name| {
+    parsed.valid_dns_names().find_map(|name| {
         let label = name.strip_prefix("ca.")?.strip_suffix(AUTHORITY_SUFFIX)?.strip_suffix('.')?;
         super::cluster_from_label(label)
-    });
-    cluster
+    })
 }
 
 fn is_client_name(name: &str) -> bool {

@@ -160,12 +160,12 @@ fn an_append_for_several_peers_is_encoded_once() {
         unreachable!("because the fifth is the append")
     };
     let (first, second) = (append.clone(), append.clone());
-    let first = last.frame(first, MAX).expect("because the message is small");
-    let again = last.frame(second, MAX).expect("because the message is small");
+    let first = last.frame(&first, MAX).expect("because the message is small");
+    let again = last.frame(&second, MAX).expect("because the message is small");
     assert_eq!(first.as_ptr(), again.as_ptr());
     assert_eq!(&first[..], &frame(&Rpc::Append(append.clone()))[..]);
     let other = Arc::new(Append { round: Round::new(301), ..(**append).clone() });
-    let other_frame = last.frame(other.clone(), MAX).expect("because the message is small");
+    let other_frame = last.frame(&other, MAX).expect("because the message is small");
     assert_eq!(&other_frame[..], &frame(&Rpc::Append(other))[..]);
 }
 

@@ -114,7 +114,7 @@ impl AnchorFile {
     /// Replaces the older slot, durably.
     pub(super) fn write(&mut self, anchor: Anchor) -> Result<(), StorageError> {
         let revision = self.revision + 1;
-        let offset = if revision % 2 == 0 { 0 } else { SLOT as u64 };
+        let offset = if revision.is_multiple_of(2) { 0 } else { SLOT as u64 };
         let slot = encode(self.store, revision, anchor);
         self.file.write_at(offset, &slot).map_err(|error| StorageError::io("write", &self.path, error))?;
         self.file.sync().map_err(|error| StorageError::io("sync", &self.path, error))?;

@@ -418,3 +418,90 @@ impl Fields<'_> {
         self.take().map(u128::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: StoreId = StoreId::new(7);
+
+    fn hard_state() -> HardState {
+        HardState { term: Term::new(3), voted_for: NodeId::new(2) }
+    }
+
+    fn entries() -> Vec<Entry> {
+        let entry = |index, payload| Entry { term: Term::new(3), index: Index::new(index), payload };
+        vec![entry(9, Payload::Blank), entry(10, Payload::Command(bytes::Bytes::from_static(b"hello")))]
+    }
+
+    fn encoded(encoder: &mut Encoder, entries: &[Entry]) -> (Vec<u8>, Link) {
+        let length = Encoder::length(Some(hard_state()), entries.iter()).expect("it is short");
+        let link = Link { group: 4, chain: 0xabcd };
+        let (bytes, next) = encoder.encode(Seed::new(SEED, 1), 5, link, length, Some(hard_state()), entries.iter());
+        assert_eq!(bytes.len() as u64, Encoder::sectors(length) * SECTOR as u64);
+        (bytes.to_vec(), next)
+    }
+
+    #[test]
+    fn a_group_is_these_bytes() {
+        let (bytes, next) = encoded(&mut Encoder::default(), &entries());
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().concat();
+        assert_eq!(part(0..20), "040000000000000050000000cdab0000c3ee1650");
+        assert_eq!(part(20..45), "000000000102000000000000000300000000000000464380aa");
+        assert_eq!(part(45..70), "0000000002090000000000000003000000000000003db5bfa2");
+        assert_eq!(part(70..100), "05000000030a000000000000000300000000000000715ef63568656c6c6f");
+        assert!(bytes.get(100..508).is_some_and(|padding| padding.iter().all(|byte| *byte == 0)));
+        assert_eq!(part(508..512), "70471c96");
+        assert_eq!(next, Link { group: 5, chain: 0x35f6_5e71 });
+    }
+
+    #[test]
+    fn a_group_is_right_only_where_it_belongs() {
+        let (bytes, next) = encoded(&mut Encoder::default(), &entries());
+        let header = GroupHeader::decode(&bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");
+        let mut records = Records::new(&header, &bytes).expect("it is complete");
+        let mut taken = Vec::new();
+        while !records.is_empty() {
+            taken.push(records.take().expect("each checksum is right"));
+        }
+        let entry = |index, command| Record::Entry { index: Index::new(index), term: Term::new(3), command };
+        assert_eq!(taken, [Record::HardState(hard_state()), entry(9, None), entry(10, Some(&b"hello"[..]))]);
+        assert_eq!(records.chain(), next.chain);
+        for (store, segment, place) in [(7, 1, 4), (7, 1, 6), (7, 2, 5), (8, 1, 5)] {
+            let seed = Seed::new(StoreId::new(store), segment);
+            assert!(GroupHeader::decode(&bytes, seed, place).is_none(), "store {store} segment {segment} at {place}");
+        }
+        for (store, segment) in [(7, 2), (8, 1)] {
+            let seed = Seed::new(StoreId::new(store), segment);
+            assert_eq!(seed.stamp_of(&bytes), Stamp::Wrong, "store {store} segment {segment}");
+        }
+    }
+
+    #[test]
+    fn every_sector_of_a_group_of_any_length_ends_with_its_stamp() {
+        let mut encoder = Encoder::default();
+        for length in 0..1_600 {
+            let command = Payload::Command(bytes::Bytes::from(vec![0; length]));
+            let entry = Entry { term: Term::new(1), index: Index::new(1), payload: command };
+            let (bytes, _) = encoded(&mut encoder, &[entry]);
+            let stamps: Vec<Stamp> = bytes.chunks(SECTOR).map(|sector| Seed::new(SEED, 1).stamp_of(sector)).collect();
+            assert_eq!(stamps.first(), Some(&Stamp::First));
+            assert!(stamps.iter().skip(1).all(|stamp| *stamp == Stamp::Later), "{length} bytes");
+            let header = GroupHeader::decode(&bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");
+            assert_eq!(header.sectors(), stamps.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_segment_header_is_these_bytes() {
+        let header = SegmentHeader { store: StoreId::new(7), number: 2, sectors: 128 };
+        let sector = header.encode();
+        assert_eq!(SegmentHeader::decode(&sector), Ok(header));
+        let hex: String = sector.iter().take(48).map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "726166742d6c6f6701000000070000000000000000000000000000000200000000000000800000000000000000a2978b"
+        );
+    }
+}

@@ -15,7 +15,7 @@ use super::endpoint::Shared;
 use super::error::{DialError, Refusal};
 use super::frame::{FrameReader, FrameWriter};
 use super::hello::{self, Party, Welcome};
-use super::limits::{HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX, HANDSHAKES_WAITING_MAX};
+use super::limits::{HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX, HANDSHAKES_WAITING_MAX, PEER_HANDSHAKES_MAX};
 use super::link::closed;
 use super::peers;
 use super::service::{self, Caller};
@@ -51,8 +51,10 @@ pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>) 
 struct Door {
     shared: Arc<Shared>,
     budget: Budget,
-    /// One permit for each handshake under way.
+    /// One permit for each handshake under way with a party that is not known to be a peer.
     handshakes: Arc<Semaphore>,
+    /// The same for addresses of peers, so that no crowd of others keeps them out.
+    peer_handshakes: Arc<Semaphore>,
     clients: Arc<Semaphore>,
     waiting: VecDeque<Held<quinn::Incoming>>,
     connections: JoinSet<()>,
@@ -64,6 +66,7 @@ impl Door {
         Self {
             budget: Budget::new(limits.handshakes_per_second, Instant::now()),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            peer_handshakes: Arc::new(Semaphore::new(PEER_HANDSHAKES_MAX)),
             clients: Arc::new(Semaphore::new(limits.client_connections_max)),
             waiting: VecDeque::new(),
             connections: JoinSet::new(),
@@ -83,7 +86,7 @@ impl Door {
             return;
         }
         if self.shared.knows_address(incoming.remote_address())
-            && let Ok(permit) = self.handshakes.clone().try_acquire_owned()
+            && let Ok(permit) = self.peer_handshakes.clone().try_acquire_owned()
         {
             self.admit(incoming, permit);
             return;

@@ -12,12 +12,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::contain::{Drivers, Held, failure};
+use super::dial::dial;
 use super::error::{CallError, DialError, Refusal};
 use super::frame::{FrameReader, FrameWriter, ReadFrameError};
 use super::hello::{self, Hello, Versions};
-use super::limits::{self, CLOSE_TIMEOUT, COALESCE_BYTES};
-use super::link::connect;
-use super::resolve::resolve;
+use super::limits::{self, CLOSE_TIMEOUT, COALESCE_BYTES, FLUSH_TIMEOUT};
 use super::service::Failure;
 use super::{Limits, TransportError, tls};
 use crate::certs::{self, Credentials, Role};
@@ -25,11 +24,35 @@ use crate::codec::{self, EXCHANGE_ID, FrameError, Kind};
 
 /// A client's presence on the network: one UDP port for all its connections.
 pub struct ClientEndpoint {
-    quinn: Held<quinn::Endpoint>,
-    drivers: Arc<Drivers>,
-    local_addr: SocketAddr,
+    socket: Mutex<Socket>,
+    credentials: Credentials,
     cluster: ClusterId,
     limits: Limits,
+}
+
+/// One life of the QUIC endpoint.
+#[derive(Clone)]
+struct Socket {
+    quinn: Arc<Held<quinn::Endpoint>>,
+    drivers: Arc<Drivers>,
+}
+
+impl Socket {
+    fn open(credentials: &Credentials) -> Result<Self, TransportError> {
+        let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
+        let config =
+            tls::client_config(credentials, tls::Protocol::Client, limits::dialing_server()).map_err(unusable)?;
+        // An IPv6 socket reaches both families, where there is IPv6 at all.
+        let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let bind4 = |_| UdpSocket::bind(any4);
+        let bind = |source| TransportError::bind(any4, source);
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(bind4).map_err(bind)?;
+        let drivers = Arc::new(Drivers::default());
+        let mut quinn =
+            quinn::Endpoint::new(tls::endpoint_config(credentials), None, socket, drivers.clone()).map_err(bind)?;
+        quinn.set_default_client_config(config);
+        Ok(Self { quinn: Arc::new(Held::new(quinn)), drivers })
+    }
 }
 
 impl ClientEndpoint {
@@ -45,20 +68,8 @@ impl ClientEndpoint {
         if !matches!(identity.role, Role::Client(_)) {
             return Err(TransportError::NotAClient { found: identity.clone() });
         }
-        let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
-        let config =
-            tls::client_config(credentials, tls::Protocol::Client, limits::dialing_server()).map_err(unusable)?;
-        // An IPv6 socket reaches both families, where there is IPv6 at all.
-        let any4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let bind4 = |_| UdpSocket::bind(any4);
-        let bind = |source| TransportError::bind(any4, source);
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(bind4).map_err(bind)?;
-        let local_addr = socket.local_addr().map_err(bind)?;
-        let drivers = Arc::new(Drivers::default());
-        let mut quinn =
-            quinn::Endpoint::new(tls::endpoint_config(credentials), None, socket, drivers.clone()).map_err(bind)?;
-        quinn.set_default_client_config(config);
-        Ok(Self { quinn: Held::new(quinn), drivers, local_addr, cluster: identity.cluster, limits })
+        let socket = Mutex::new(Socket::open(credentials)?);
+        Ok(Self { socket, credentials: credentials.clone(), cluster: identity.cluster, limits })
     }
 
     /// Connects to a node (`host:port`), to `expected` and no other if it is given.
@@ -73,39 +84,46 @@ impl ClientEndpoint {
             Some(node) => certs::node_name(self.cluster, node),
             None => certs::any_node_name(self.cluster),
         };
+        let Socket { quinn, drivers } = self.socket()?;
         let attempt = async {
-            let mut last = DialError::NoAnswer { within };
-            for candidate in resolve(address, self.local_addr).await? {
-                match connect(&self.quinn, candidate, &name, within).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(cause) => last = cause,
-                }
-            }
-            Err(failed(last))
-        };
-        let attempt = async {
-            let connection = attempt.await?;
+            let connection = dial(&quinn, address, &name, within).await?;
             let hello = Hello { versions: Versions::OURS, cluster: self.cluster, to: expected, from: None };
             let opened = hello::say(&connection, &hello).await;
             let opened = opened.map_err(|error| failed(error.into_dial_error(&connection, within)))?;
-            Ok(ClientConnection::start(connection, opened, &self.limits))
+            Ok(ClientConnection::start(connection, opened, &drivers, &self.limits))
         };
         timeout(within, attempt).await.unwrap_or_else(|_| Err(failed(DialError::NoAnswer { within })))
     }
 
-    /// Closes every connection and gives the port back. Takes half a second at most.
+    /// Closes every connection and gives the port back. Takes a second at most.
     pub async fn close(self) {
-        let Self { quinn, drivers, .. } = self;
-        quinn.close(Refusal::ShuttingDown.code(), b"");
-        let _ = timeout(CLOSE_TIMEOUT, quinn.wait_idle()).await;
-        drop(quinn);
+        let Socket { quinn, drivers } = self.socket.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if drivers.has_panicked() {
+            std::mem::forget(quinn);
+        } else {
+            quinn.close(Refusal::ShuttingDown.code(), b"");
+            let _ = timeout(CLOSE_TIMEOUT, quinn.wait_idle()).await;
+            drop(quinn);
+        }
         drivers.stop().await;
+        let _ = timeout(FLUSH_TIMEOUT, drivers.released()).await;
+    }
+
+    /// The socket; another one if a panic in the QUIC library has spoilt it (contract X1).
+    fn socket(&self) -> Result<Socket, TransportError> {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if socket.drivers.has_panicked() {
+            let spoilt = std::mem::replace(&mut *socket, Socket::open(&self.credentials)?);
+            // Its destructor may meet a poisoned mutex.
+            std::mem::forget(spoilt);
+        }
+        Ok(socket.clone())
     }
 }
 
 impl fmt::Debug for ClientEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientEndpoint").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("ClientEndpoint").field("identity", self.credentials.identity()).finish_non_exhaustive()
     }
 }
 
@@ -129,12 +147,17 @@ impl Drop for Guard {
 }
 
 impl ClientConnection {
-    fn start(connection: Held<quinn::Connection>, opened: hello::Opened, limits: &Limits) -> Self {
+    fn start(
+        connection: Held<quinn::Connection>,
+        opened: hello::Opened,
+        drivers: &Arc<Drivers>,
+        limits: &Limits,
+    ) -> Self {
         let hello::Opened { welcome, mut reader, writer } = opened;
         reader.set_body_max(limits.answer_bytes_max.saturating_add(EXCHANGE_ID));
         let theirs = usize::try_from(welcome.request_bytes_max).unwrap_or(usize::MAX);
         let calls = Arc::new(Calls::default());
-        let task = tokio::spawn(run(connection, calls.clone(), reader, writer));
+        let task = tokio::spawn(run(connection, drivers.clone(), calls.clone(), reader, writer));
         Self {
             calls,
             node: welcome.me.node,
@@ -287,8 +310,25 @@ impl Drop for EndOnDrop {
 }
 
 /// Serves a connection until it ends.
-async fn run(connection: Held<quinn::Connection>, calls: Arc<Calls>, reader: FrameReader, writer: FrameWriter) {
+async fn run(
+    connection: Held<quinn::Connection>,
+    drivers: Arc<Drivers>,
+    calls: Arc<Calls>,
+    reader: FrameReader,
+    writer: FrameWriter,
+) {
     let _end = EndOnDrop(calls.clone());
+    tokio::select! {
+        () = exchange(&connection, &calls, reader, writer) => {}
+        () = drivers.panicked() => {
+            calls.on_end("the QUIC library panicked");
+            // Its destructor may meet a poisoned mutex.
+            std::mem::forget(connection);
+        }
+    }
+}
+
+async fn exchange(connection: &Held<quinn::Connection>, calls: &Arc<Calls>, reader: FrameReader, writer: FrameWriter) {
     let (mut reading, mut writing) = (JoinSet::new(), JoinSet::new());
     reading.spawn(read(calls.clone(), reader));
     writing.spawn(write(calls.clone(), writer));
@@ -296,7 +336,8 @@ async fn run(connection: Held<quinn::Connection>, calls: Arc<Calls>, reader: Fra
         ended = reading.join_next() => (ended, false),
         ended = writing.join_next() => (ended, true),
     };
-    let reason = connection.close_reason();
+    // A server that stops ends the stream first, and says why with the connection.
+    let reason = timeout(FLUSH_TIMEOUT, connection.closed()).await.ok();
     if reason.is_none() {
         connection.close(Refusal::Malformed.code(), b"");
     }

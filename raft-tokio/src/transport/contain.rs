@@ -11,11 +11,12 @@ use std::net::UdpSocket;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A handle of quinn's, which is leaked if its owner panics.
@@ -60,21 +61,40 @@ impl<T> Drop for Held<T> {
 #[derive(Debug, Default)]
 pub(super) struct Drivers {
     running: Mutex<JoinSet<()>>,
-    panicked: Arc<Notify>,
+    sockets: Mutex<Vec<Weak<dyn AsyncUdpSocket>>>,
+    panicked: Arc<watch::Sender<bool>>,
 }
 
 impl Drivers {
     /// Returns when one of quinn's tasks has panicked. It cannot be told which connection it
     /// belonged to, nor whether it was the socket's own; whoever still waits for it would wait for ever.
     pub(super) async fn panicked(&self) {
-        self.panicked.notified().await;
+        // The sender lives as long as `self`.
+        let _ = self.panicked.subscribe().wait_for(|panicked| *panicked).await;
     }
 
-    /// Stops what quinn has left running, and with it gives back the socket.
+    pub(super) fn has_panicked(&self) -> bool {
+        *self.panicked.borrow()
+    }
+
+    /// Stops what quinn has left running.
     pub(super) async fn stop(&self) {
         let mut running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
         running.abort_all();
         while running.join_next().await.is_some() {}
+    }
+
+    /// Waits until the port is given back. Every stream refers to the socket, and the last ones
+    /// go only when the runtime comes to their tasks. After a panic some never go.
+    pub(super) async fn released(&self) {
+        while !self.has_panicked() && self.holds_socket() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn holds_socket(&self) -> bool {
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.iter().any(|socket| socket.strong_count() > 0)
     }
 }
 
@@ -90,14 +110,16 @@ impl Runtime for Drivers {
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(socket)
+        let socket = TokioRuntime.wrap_udp_socket(socket)?;
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&socket));
+        Ok(socket)
     }
 }
 
 /// A task of quinn's that ends when it panics.
 struct Contained {
     future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    panicked: Arc<Notify>,
+    panicked: Arc<watch::Sender<bool>>,
 }
 
 impl Future for Contained {
@@ -115,7 +137,7 @@ impl Future for Contained {
                 tracing::error!(panic = panic_message(&*panic), "a task of the QUIC library panicked; it is given up");
                 // Its destructor would lock the mutex that is poisoned now.
                 std::mem::forget(self.future.take());
-                self.panicked.notify_one();
+                self.panicked.send_replace(true);
                 Poll::Ready(())
             }
         }
@@ -145,5 +167,54 @@ pub(super) fn failure(error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
         Ok(panic) => panic_message(&*panic).to_owned(),
         Err(_) => "it was stopped".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics when it is dropped, as quinn's handles do once their mutex is poisoned.
+    struct Fragile;
+
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("the destructor's own panic");
+        }
+    }
+
+    #[test]
+    fn a_handle_is_leaked_by_a_panic_that_it_would_turn_into_an_abort() {
+        let caught = catch_unwind(|| {
+            let _handle = Held::new(Fragile);
+            panic!("the first panic");
+        });
+        let panic = caught.expect_err("because it panicked");
+        assert_eq!(panic_message(&*panic), "the first panic");
+    }
+
+    #[tokio::test]
+    async fn a_task_of_quinn_that_panics_ends_and_is_noticed() {
+        let drivers = Drivers::default();
+        drivers.spawn(Box::pin(async {
+            let _state = Held::new(Fragile);
+            panic!("inside quinn");
+        }));
+        drivers.panicked().await;
+        assert!(drivers.has_panicked());
+        drivers.stop().await;
+    }
+
+    #[tokio::test]
+    async fn stopping_survives_what_panics_when_it_is_dropped() {
+        let drivers = Drivers::default();
+        let fragile = Fragile;
+        drivers.spawn(Box::pin(async move {
+            let _fragile = fragile;
+            std::future::pending::<()>().await;
+        }));
+        tokio::task::yield_now().await;
+        drivers.stop().await;
+        assert!(!drivers.has_panicked());
     }
 }

@@ -1,4 +1,4 @@
-//! The socket: what is shared by all its connections, and the task that keeps it going.
+//! A node's side of the transport, as the node sees it, and what all its tasks share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 
 use raft_core::{Class, ClusterId, NodeId, Peer, Rpc};
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
-use super::contain::{Drivers, Held, failure};
-use super::error::Refusal;
-use super::limits::{self, CLOSE_TIMEOUT, FLUSH_TIMEOUT};
-use super::link::{self, Pause, Slot, closed};
+use super::generation::{Generation, Ground, supervise};
+use super::limits;
+use super::link::Slot;
 use super::peers::Senders;
 use super::queue::Pushed;
 use super::throttle::Throttle;
-use super::{Counters, Incoming, Limits, Options, Service, TransportError, accept, tls};
+use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
 use crate::certs::Role;
 use crate::codec::LastEncoded;
 
@@ -43,11 +42,11 @@ pub(super) struct Shared {
     incoming: Box<dyn Fn(Incoming) + Send + Sync>,
     pub(super) service: Option<Arc<dyn Service>>,
     slots: Mutex<BTreeMap<NodeId, Arc<Slot>>>,
-    slots_changed: Notify,
+    pub(super) slots_changed: Notify,
     /// Where peers were found to be: they are not counted among strangers.
     addresses: Mutex<BTreeMap<NodeId, IpAddr>>,
     pub(super) senders: Senders,
-    closing: watch::Sender<bool>,
+    pub(super) closing: watch::Sender<bool>,
     pub(super) encoded: LastEncoded,
     throttle: Throttle,
     pub(super) tally: Tally,
@@ -59,14 +58,6 @@ pub(super) struct Tally {
     pub(super) urgent_dropped: AtomicU64,
     pub(super) bulk_dropped: AtomicU64,
     pub(super) refused: AtomicU64,
-}
-
-/// What every generation of the socket is made from.
-struct Ground {
-    socket: UdpSocket,
-    endpoint: quinn::EndpointConfig,
-    server: quinn::ServerConfig,
-    client: quinn::ClientConfig,
 }
 
 impl Endpoint {
@@ -82,44 +73,11 @@ impl Endpoint {
         incoming: impl Fn(Incoming) + Send + Sync + 'static,
         service: Option<Arc<dyn Service>>,
     ) -> Result<Self, TransportError> {
-        let Options { listen, me, cluster, credentials, limits } = options;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| TransportError::NoRuntime)?;
-        let identity = credentials.identity();
-        if identity.cluster != cluster || identity.role != Role::Node(me.node) {
-            return Err(TransportError::WrongIdentity { found: identity.clone(), node: me.node, cluster });
-        }
-        if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
-            // Others refuse it, not we: their clocks may be right.
-            tracing::error!(%error, "the other nodes will refuse this one");
-        }
-        let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
-        let server = tls::server_config(&credentials).map_err(unusable)?;
-        let client = tls::client_config(&credentials, tls::Protocol::Peer, limits::dialing_peer()).map_err(unusable)?;
-        let bind = |source| TransportError::bind(listen, source);
-        let socket = UdpSocket::bind(listen).map_err(bind)?;
-        let local_addr = socket.local_addr().map_err(bind)?;
-        let ground = Ground { socket, endpoint: tls::endpoint_config(&credentials), server, client };
-        let shared = Arc::new(Shared {
-            me,
-            cluster,
-            limits,
-            local_addr,
-            incoming: Box::new(incoming),
-            service,
-            slots: Mutex::default(),
-            slots_changed: Notify::new(),
-            addresses: Mutex::default(),
-            senders: Senders::default(),
-            closing: watch::Sender::new(false),
-            encoded: LastEncoded::default(),
-            throttle: Throttle::default(),
-            tally: Tally::default(),
-        });
+        let listen = options.listen;
+        let (shared, ground) = prepare(options, Box::new(incoming), service)?;
         // The first generation starts here and now, so that what fails at once is told to the caller.
-        let first = {
-            let _entered = runtime.enter();
-            Generation::start(&shared, &ground).map_err(bind)?
-        };
+        let first = Generation::start(&shared, &ground).map_err(|source| TransportError::bind(listen, source))?;
         let root = runtime.spawn(supervise(shared.clone(), ground, first));
         Ok(Self { shared, abort: root.abort_handle(), root: tokio::sync::Mutex::new(Some(root)) })
     }
@@ -217,10 +175,6 @@ impl Shared {
         &self.limits
     }
 
-    pub(super) fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
     pub(super) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
@@ -261,7 +215,7 @@ impl Shared {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Slot>>> {
+    pub(super) fn slots(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -272,153 +226,44 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// One life of the QUIC endpoint on the socket.
-struct Generation {
-    shared: Arc<Shared>,
-    drivers: Arc<Drivers>,
-    quinn: Arc<Held<quinn::Endpoint>>,
-    accept: JoinSet<()>,
-    links: JoinSet<()>,
-    linked: BTreeMap<NodeId, (Arc<Slot>, AbortHandle)>,
-}
-
-/// How a generation ended.
-enum End {
-    Closed,
-    Lost(String),
-}
-
-/// Keeps a generation running until the endpoint closes.
-async fn supervise(shared: Arc<Shared>, ground: Ground, first: Generation) {
-    let mut pause = Pause::new((Duration::from_millis(10), Duration::from_secs(1)));
-    let mut next = Some(first);
-    loop {
-        let since = Instant::now();
-        let end = match next.take().map_or_else(|| Generation::start(&shared, &ground), Ok) {
-            Ok(generation) => {
-                // In a task of its own, so that its panic is seen here.
-                let mut running = JoinSet::new();
-                running.spawn(generation.run());
-                match running.join_next().await {
-                    Some(Ok(end)) => end,
-                    Some(Err(error)) => End::Lost(failure(error)),
-                    None => End::Lost("it was stopped".to_owned()),
-                }
-            }
-            Err(error) => End::Lost(error.to_string()),
-        };
-        let reason = match end {
-            End::Closed => return,
-            End::Lost(reason) => reason,
-        };
-        tracing::error!(reason, "the QUIC endpoint is lost and started anew; every connection with it");
-        let slots: Vec<_> = shared.slots().values().cloned().collect();
-        for slot in slots {
-            slot.queue.clear();
-            shared.report(Incoming::Unreachable { node: slot.node });
-        }
-        pause.on_lived(since.elapsed());
-        let mut closing = shared.closing();
-        tokio::select! {
-            () = tokio::time::sleep(pause.next()) => {}
-            () = closed(&mut closing) => return,
-        }
+/// Checks the options and binds the socket.
+pub(super) fn prepare(
+    options: Options,
+    incoming: Box<dyn Fn(Incoming) + Send + Sync>,
+    service: Option<Arc<dyn Service>>,
+) -> Result<(Arc<Shared>, Ground), TransportError> {
+    let Options { listen, me, cluster, credentials, limits } = options;
+    let identity = credentials.identity();
+    if identity.cluster != cluster || identity.role != Role::Node(me.node) {
+        return Err(TransportError::WrongIdentity { found: identity.clone(), node: me.node, cluster });
     }
-}
-
-impl Generation {
-    fn start(shared: &Arc<Shared>, ground: &Ground) -> std::io::Result<Self> {
-        let drivers = Arc::new(Drivers::default());
-        // Each generation has its own handle of the one socket: what a panic leaks cannot keep the port.
-        let socket = ground.socket.try_clone()?;
-        let mut quinn =
-            quinn::Endpoint::new(ground.endpoint.clone(), Some(ground.server.clone()), socket, drivers.clone())?;
-        quinn.set_default_client_config(ground.client.clone());
-        let quinn = Arc::new(Held::new(quinn));
-        let mut accept = JoinSet::new();
-        accept.spawn(accept::run(shared.clone(), quinn.clone()));
-        Ok(Self { shared: shared.clone(), drivers, quinn, accept, links: JoinSet::new(), linked: BTreeMap::new() })
+    if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
+        // Others refuse it, not we: their clocks may be right.
+        tracing::error!(%error, "the other nodes will refuse this one");
     }
-
-    async fn run(mut self) -> End {
-        let mut closing = self.shared.closing();
-        let shared = self.shared.clone();
-        let drivers = self.drivers.clone();
-        loop {
-            self.link();
-            let reason = tokio::select! {
-                () = shared.slots_changed.notified() => continue,
-                Some(ended) = self.links.join_next_with_id(), if !self.links.is_empty() => {
-                    self.on_link_ended(ended);
-                    continue;
-                }
-                ended = self.accept.join_next() => match ended {
-                    Some(Err(error)) => failure(error),
-                    _ => "it accepts no more".to_owned(),
-                },
-                () = drivers.panicked() => "a task of the QUIC library panicked".to_owned(),
-                () = closed(&mut closing) => {
-                    self.close().await;
-                    return End::Closed;
-                }
-            };
-            self.links.abort_all();
-            self.drivers.stop().await;
-            // Its destructor may meet a poisoned mutex, and there is nothing left for it to do.
-            std::mem::forget(self.quinn);
-            return End::Lost(reason);
-        }
-    }
-
-    /// Makes the links those that are configured.
-    fn link(&mut self) {
-        let slots = self.shared.slots().clone();
-        self.linked.retain(|node, (slot, task)| {
-            let stays = slots.get(node).is_some_and(|wanted| Arc::ptr_eq(wanted, slot));
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
-        for (node, slot) in slots {
-            let (shared, quinn) = (&self.shared, &self.quinn);
-            let links = &mut self.links;
-            self.linked.entry(node).or_insert_with(|| {
-                let task = links.spawn(link::run(shared.clone(), quinn.clone(), slot.clone()));
-                (slot, task)
-            });
-        }
-    }
-
-    /// A link ends by itself only if it panicked: it is started anew, on a clean slate.
-    fn on_link_ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        let id = match &ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
-        let found = self.linked.iter().find(|(_, (_, task))| task.id() == id).map(|(node, _)| *node);
-        let Some((slot, _)) = found.and_then(|node| self.linked.remove(&node)) else { return };
-        if let Err(error) = ended {
-            self.shared
-                .log_failure(slot.node, &format_args!("its link failed and is started anew: {}", failure(error)));
-        }
-        slot.queue.clear();
-        self.shared.report(Incoming::Unreachable { node: slot.node });
-    }
-
-    async fn close(mut self) {
-        let flushed = async {
-            while self.links.join_next().await.is_some() {}
-            while self.accept.join_next().await.is_some() {}
-        };
-        let _ = timeout(FLUSH_TIMEOUT, flushed).await;
-        self.links.shutdown().await;
-        self.accept.shutdown().await;
-        self.quinn.close(Refusal::ShuttingDown.code(), b"");
-        let _ = timeout(CLOSE_TIMEOUT, self.quinn.wait_idle()).await;
-        drop(self.quinn);
-        self.drivers.stop().await;
-    }
+    let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
+    let server = tls::server_config(&credentials).map_err(unusable)?;
+    let client = tls::client_config(&credentials, tls::Protocol::Peer, limits::dialing_peer()).map_err(unusable)?;
+    let bind = |source| TransportError::bind(listen, source);
+    let socket = UdpSocket::bind(listen).map_err(bind)?;
+    let local_addr = socket.local_addr().map_err(bind)?;
+    let shared = Arc::new(Shared {
+        me,
+        cluster,
+        limits,
+        local_addr,
+        incoming,
+        service,
+        slots: Mutex::default(),
+        slots_changed: Notify::new(),
+        addresses: Mutex::default(),
+        senders: Senders::default(),
+        closing: watch::Sender::new(false),
+        encoded: LastEncoded::default(),
+        throttle: Throttle::default(),
+        tally: Tally::default(),
+    });
+    Ok((shared, Ground { socket, endpoint: tls::endpoint_config(&credentials), server, client }))
 }
 
 /// Longer than all that a close may take, for the case that a task does not give way.

@@ -7,11 +7,11 @@
 use raft_core::{ClusterId, NodeId, Peer};
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
 use super::contain::Held;
 use super::error::DialError;
 use super::frame::{FrameReader, FrameWriter, ReadFrameError};
 use super::limits::HELLO_BYTES_MAX;
+use super::{Refusal, tls};
 use crate::certs::{Identity, Role};
 use crate::codec::{self, FrameError, Kind};
 
@@ -73,7 +73,9 @@ pub(super) async fn say(connection: &Held<quinn::Connection>, hello: &Hello) -> 
     };
     let welcome: Welcome =
         expect(Kind::Welcome, kind, &body).map_err(|error| ReadOrWrite::from(ReadFrameError::from(error)))?;
-    if hello.to.is_some_and(|to| to != welcome.me.node) {
+    // Whoever does not look for a certain node must still not be told a wrong name.
+    let certified = tls::authenticated(connection).map(|(_, identity)| identity.role);
+    if certified != Some(Role::Node(welcome.me.node)) {
         return Err(SayError::OtherNode { found: welcome.me.node });
     }
     Ok(Opened { welcome, reader, writer })
@@ -88,7 +90,7 @@ pub(super) enum SayError {
     Stream(#[from] ReadOrWrite),
     #[error("the other side ended the stream without a welcome")]
     Silent,
-    #[error("the other side says that it is {found}")]
+    #[error("the other side says that it is {found}, but its certificate does not")]
     OtherNode { found: NodeId },
 }
 
@@ -231,9 +233,9 @@ mod tests {
     #[test]
     fn a_hello_must_be_meant_for_this_node_of_this_cluster() {
         let good = hello(Some(peer(2)));
-        let elsewhere = Hello { to: Some(peer(3).node), ..good.clone() };
+        let elsewhere = Hello { to: Some(peer(3).node), ..good };
         assert_eq!(refusal(&elsewhere, &node(2)), Some(Refusal::WrongNode));
-        let foreign = Hello { cluster: ClusterId::new(8), ..good.clone() };
+        let foreign = Hello { cluster: ClusterId::new(8), ..good };
         assert_eq!(refusal(&foreign, &node(2)), Some(Refusal::WrongCluster));
         let foreigner = Identity { cluster: ClusterId::new(8), ..node(2) };
         assert_eq!(refusal(&good, &foreigner), Some(Refusal::WrongCluster));

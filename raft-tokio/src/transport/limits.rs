@@ -60,8 +60,10 @@ impl Default for Limits {
     }
 }
 
-/// Handshakes under way at once, peers included.
+/// Handshakes under way at once with parties that are not known to be peers.
 pub(super) const HANDSHAKES_MAX: usize = 256;
+/// Handshakes under way at once with the addresses of peers.
+pub(super) const PEER_HANDSHAKES_MAX: usize = 32;
 /// Beyond so many handshakes under way, a party must first prove that it receives at its address.
 pub(super) const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
 /// Connection attempts waiting for their handshake.

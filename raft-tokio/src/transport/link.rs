@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,13 +16,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::contain::{Held, failure};
+use super::dial::dial;
 use super::endpoint::Shared;
 use super::error::{DialError, Refusal};
 use super::frame::FrameWriter;
 use super::hello::{self, Hello, Versions};
 use super::limits::COALESCE_BYTES;
 use super::queue::Queue;
-use super::resolve::resolve;
 use super::{Incoming, Limits, TransportError};
 use crate::certs;
 use crate::codec::{self, Kind};
@@ -62,32 +61,32 @@ impl Slot {
 /// Serves one peer until the endpoint closes.
 pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>, slot: Arc<Slot>) {
     let mut pause = Pause::new(shared.limits().redial);
+    let mut patience = DIAL_PATIENCE_MIN;
     let mut heard = slot.heard.subscribe();
     let mut closing = shared.closing();
     loop {
         heard.mark_unchanged();
         let attempt = tokio::select! {
-            attempt = dial(&shared, &quinn, &slot) => attempt,
-            () = overtaken(&mut heard) => continue,
+            attempt = open(&shared, &quinn, &slot) => attempt,
+            () = overtaken(&mut heard, patience) => {
+                // Two that overtake each other must come to an end.
+                patience = patience.saturating_mul(2);
+                continue;
+            }
             () = closed(&mut closing) => return,
         };
         match attempt {
-            Ok((connection, boot)) => {
+            Ok(outbound) => {
                 tracing::info!(peer = %slot.node, address = %slot.address, "connected");
+                patience = DIAL_PATIENCE_MIN;
                 let since = Instant::now();
-                let end = serve(&shared, &slot, &connection, boot, &mut heard).await;
+                let end = serve(&shared, &slot, outbound, &mut heard).await;
                 slot.queue.clear();
                 shared.report(Incoming::Unreachable { node: slot.node });
                 pause.on_lived(since.elapsed());
                 match end {
-                    End::Flushed => {
-                        connection.close(Refusal::ShuttingDown.code(), b"");
-                        return;
-                    }
-                    End::Restarted => {
-                        connection.close(Refusal::Superseded.code(), b"");
-                        continue;
-                    }
+                    End::Flushed => return,
+                    End::Restarted => continue,
                     End::Lost(reason) => {
                         shared.log_failure(slot.node, &format_args!("the connection is lost: {reason}"));
                     }
@@ -109,59 +108,46 @@ pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>, 
     }
 }
 
-/// Returns when a dial has been overtaken: the peer has connected to us, and yet the dial does
-/// not succeed. Its first packet was probably lost, and is not sent again for long.
-async fn overtaken(heard: &mut watch::Receiver<Heard>) {
+/// Returns when a dial that began now has been overtaken: the peer has connected to us
+/// meanwhile, and the dial had its time. Its first packet was probably lost, because the peer was
+/// not there yet, and is not sent again for long.
+async fn overtaken(heard: &mut watch::Receiver<Heard>, patience: Duration) {
+    tokio::time::sleep(patience).await;
     if heard.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(OVERTAKEN_AFTER).await;
 }
 
-/// Connects and says hello; gives the connection and the life of the peer.
-async fn dial(
-    shared: &Shared,
-    quinn: &Held<quinn::Endpoint>,
-    slot: &Slot,
-) -> Result<(Held<quinn::Connection>, Boot), TransportError> {
+/// A connection that is ready for messages.
+struct Outbound {
+    connection: Held<quinn::Connection>,
+    urgent: FrameWriter,
+    bulk: FrameWriter,
+    /// The life of the peer that it leads to.
+    boot: Boot,
+}
+
+/// Connects, says hello, and opens the streams.
+async fn open(shared: &Shared, quinn: &Arc<Held<quinn::Endpoint>>, slot: &Slot) -> Result<Outbound, TransportError> {
     let within = shared.limits().handshake_timeout;
     let failed = |cause| TransportError::Dial { address: slot.address.clone(), cause };
     let attempt = async {
         let name = certs::node_name(shared.cluster(), slot.node);
-        let mut last = None;
-        for address in resolve(&slot.address, shared.local_addr()).await? {
-            shared.know_address(slot.node, address);
-            match connect(quinn, address, &name, within).await {
-                Ok(connection) => return Ok(connection),
-                Err(cause) => last = Some(cause),
-            }
-        }
-        Err(failed(last.unwrap_or(DialError::NoAnswer { within })))
-    };
-    let attempt = async {
-        let connection = attempt.await?;
+        let connection = dial(quinn, &slot.address, &name, within).await?;
+        shared.know_address(slot.node, connection.remote_address());
         let hello =
             Hello { versions: Versions::OURS, cluster: shared.cluster(), to: Some(slot.node), from: Some(shared.me()) };
-        match hello::say(&connection, &hello).await {
-            Ok(opened) => Ok((connection, opened.welcome.me.boot)),
-            Err(error) => Err(failed(error.into_dial_error(&connection, within))),
-        }
+        let said = hello::say(&connection, &hello).await;
+        let boot = said.map_err(|error| failed(error.into_dial_error(&connection, within)))?.welcome.me.boot;
+        let opened = async { Ok((connection.open_uni().await?, connection.open_uni().await?)) };
+        let (urgent, bulk) =
+            opened.await.map_err(|error: quinn::ConnectionError| failed(DialError::from_connection(&error, within)))?;
+        let (urgent, bulk) = (Held::new(urgent), Held::new(bulk));
+        // A stream that is not closed takes a priority; if it is, the writer finds out.
+        let _ = urgent.set_priority(1);
+        Ok(Outbound { connection, urgent: FrameWriter::new(urgent), bulk: FrameWriter::new(bulk), boot })
     };
     timeout(within, attempt).await.unwrap_or_else(|_| Err(failed(DialError::NoAnswer { within })))
-}
-
-/// One handshake with one address.
-pub(super) async fn connect(
-    quinn: &Held<quinn::Endpoint>,
-    address: SocketAddr,
-    name: &str,
-    within: Duration,
-) -> Result<Held<quinn::Connection>, DialError> {
-    let connecting = quinn.connect(address, name).map_err(|error| DialError::Broken { reason: error.to_string() })?;
-    match connecting.await {
-        Ok(connection) => Ok(Held::new(connection)),
-        Err(error) => Err(DialError::from_connection(&error, within)),
-    }
 }
 
 /// How the service of a connection ended.
@@ -175,29 +161,19 @@ enum End {
 }
 
 /// Writes until the connection ends.
-async fn serve(
-    shared: &Arc<Shared>,
-    slot: &Arc<Slot>,
-    connection: &Held<quinn::Connection>,
-    boot: Boot,
-    heard: &mut watch::Receiver<Heard>,
-) -> End {
-    let opened =
-        async { Ok::<_, quinn::ConnectionError>((connection.open_uni().await?, connection.open_uni().await?)) };
-    let (urgent, bulk) = match opened.await {
-        Ok((urgent, bulk)) => (Held::new(urgent), Held::new(bulk)),
-        Err(error) => return End::Lost(error.to_string()),
-    };
-    // A stream that is not closed takes a priority; if it is, the writer finds out.
-    let _ = urgent.set_priority(1);
+async fn serve(shared: &Arc<Shared>, slot: &Arc<Slot>, outbound: Outbound, heard: &mut watch::Receiver<Heard>) -> End {
+    let Outbound { connection, urgent, bulk, boot } = outbound;
     let mut writers = JoinSet::new();
-    writers.spawn(write_urgent(shared.clone(), slot.clone(), FrameWriter::new(urgent)));
-    writers.spawn(write_bulk(shared.clone(), slot.clone(), FrameWriter::new(bulk)));
+    writers.spawn(write_urgent(shared.clone(), slot.clone(), urgent));
+    writers.spawn(write_bulk(shared.clone(), slot.clone(), bulk));
     loop {
         tokio::select! {
             ended = writers.join_next() => {
                 return match ended {
-                    Some(Ok(Ok(()))) => End::Flushed,
+                    Some(Ok(Ok(()))) => {
+                        connection.close(Refusal::ShuttingDown.code(), b"");
+                        End::Flushed
+                    }
                     Some(Ok(Err(error))) => {
                         End::Lost(connection.close_reason().map_or_else(|| error.to_string(), |error| error.to_string()))
                     }
@@ -209,6 +185,7 @@ async fn serve(
             () = slot.queue.overflowed() => shared.report(Incoming::Unreachable { node: slot.node }),
             changed = heard.changed() => {
                 if changed.is_ok() && heard.borrow_and_update().boot > Some(boot) {
+                    connection.close(Refusal::Superseded.code(), b"");
                     return End::Restarted;
                 }
             }
@@ -252,7 +229,7 @@ async fn write_bulk(shared: Arc<Shared>, slot: Arc<Slot>, mut writer: FrameWrite
         for rpc in batch.drain(..) {
             let outcome = match rpc {
                 Rpc::Append(append) if append.entries.cost() >= ALONE_BYTES => {
-                    match shared.encoded.frame(append, max) {
+                    match shared.encoded.frame(&append, max) {
                         Ok(frame) => {
                             writer.write(frame).await?;
                             Ok(())
@@ -311,8 +288,8 @@ pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
 
 /// Appends from this cost on are frames of their own, encoded once for all peers.
 const ALONE_BYTES: u64 = 16 << 10;
-/// How long a dial may go on after the peer has connected to us.
-const OVERTAKEN_AFTER: Duration = Duration::from_millis(100);
+/// How long a dial goes on at least, even if the peer connects to us meanwhile.
+const DIAL_PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

@@ -58,15 +58,16 @@
 mod accept;
 mod client;
 mod contain;
+mod dial;
 mod endpoint;
 mod error;
 mod frame;
+mod generation;
 mod hello;
 mod limits;
 mod link;
 mod peers;
 mod queue;
-mod resolve;
 mod service;
 mod throttle;
 mod tls;

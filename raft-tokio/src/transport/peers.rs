@@ -78,13 +78,18 @@ async fn deliver(shared: &Arc<Shared>, connection: &Held<quinn::Connection>, fro
                     let reader = FrameReader::new(Held::new(stream), shared.limits().rpc_bytes_max);
                     streams.spawn(read(shared.clone(), reader, from));
                 }
-                Err(error) => return End::Gone(error.to_string()),
+                Err(error) => {
+                    // What has arrived before the end still counts.
+                    while streams.join_next().await.is_some() {}
+                    return End::Gone(error.to_string());
+                }
             },
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
                 // The peer ends a stream when it has said all.
                 Ok(Ok(())) => {}
                 Ok(Err(ReadFrameError::Frame(error))) => return End::Refuse(Refusal::Malformed, error.to_string()),
-                Ok(Err(ReadFrameError::Stream(error))) => return End::Gone(error.to_string()),
+                // The connection is lost: the other stream may still have something.
+                Ok(Err(ReadFrameError::Stream(_))) => {}
                 Err(error) => {
                     return End::Refuse(Refusal::Internal, format!("what it sent made a task fail: {}", failure(error)));
                 }

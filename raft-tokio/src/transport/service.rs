@@ -87,8 +87,7 @@ pub(super) async fn serve(
             Some(Ok(Err(_))) | None => return,
         },
         () = closed(&mut closing) => {
-            // What is answered already should still arrive.
-            drop(requests);
+            // What is answered already should still arrive; of the rest nobody knows the outcome.
             answers.close();
             let _ = timeout(FLUSH_TIMEOUT, writing.join_next()).await;
             (Refusal::ShuttingDown, String::new())
@@ -191,6 +190,9 @@ struct Waiting {
 impl Answers {
     fn push(&self, answer: Answer) {
         let mut waiting = self.lock();
+        if waiting.closed {
+            return;
+        }
         waiting.bytes += answer.outcome.as_ref().map_or(0, Bytes::len);
         waiting.answers.push_back(answer);
         drop(waiting);

@@ -113,17 +113,23 @@ fn a_flip_in_unused_space_changes_nothing() -> Result<(), StorageError> {
 
 #[test]
 fn a_flip_in_the_anchor_costs_nothing_but_a_boot_number() -> Result<(), StorageError> {
-    let (disk, opened, _) = small()?;
-    let before = opened.durable.identity.boot;
-    opened.log.close()?;
-    let truth = held(&reopen(&disk.crash(Keep::Nothing), &SMALL)?);
-    for at in (0..36).chain(4096..4096 + 36) {
-        let opened = reopen(&disk.tampered("anchor", |bytes| bytes[at] ^= 0x01), &SMALL)?;
-        assert_eq!(held(&opened), truth);
-        assert!(opened.durable.identity.boot > before);
+    for closed in [false, true] {
+        let (disk, opened, _) = small()?;
+        let before = opened.durable.identity.boot;
+        if closed {
+            opened.log.close()?;
+        } else {
+            drop(opened);
+        }
+        let truth = held(&reopen(&disk.crash(Keep::Nothing), &SMALL)?);
+        for at in (0..36).chain(4096..4096 + 36) {
+            let opened = reopen(&disk.tampered("anchor", |bytes| bytes[at] ^= 0x01), &SMALL)?;
+            assert_eq!(held(&opened), truth);
+            assert!(opened.durable.identity.boot > before, "byte {at}, closed in good order: {closed}");
+        }
+        let both = disk.tampered("anchor", |bytes| bytes.fill(0));
+        assert!(matches!(reopen(&both, &SMALL), Err(StorageError::Damaged { .. })));
     }
-    let both = disk.tampered("anchor", |bytes| bytes.fill(0));
-    assert!(matches!(reopen(&both, &SMALL), Err(StorageError::Damaged { .. })));
     Ok(())
 }
 
@@ -177,6 +183,27 @@ fn large() -> Result<MemoryDisk, StorageError> {
     }
     opened.log.close()?;
     Ok(disk)
+}
+
+#[test]
+fn an_incomplete_group_before_a_torn_segment_is_refused_even_without_an_anchor() -> Result<(), StorageError> {
+    let (disk, mut opened, _) = small()?;
+    opened.log.write(&[append(8, vec![entry(6, 3, vec![6; 60_000])])])?;
+    let end = groups(&disk).end;
+    opened.log.write(&[append(9, vec![entry(7, 3, vec![7; 3_000])])])?;
+    drop(opened);
+    let second = "log-000000000002";
+    let torn = disk.tampered(second, |bytes| bytes[2 * SECTOR..3 * SECTOR].fill(0));
+    assert_eq!(reopen(&torn.crash(Keep::Nothing), &SMALL)?.durable.last, Index::new(6), "a torn group alone is cut");
+    // Without the slot that the new segment was noted in, only the segments can tell.
+    let both = torn
+        .tampered("anchor", |bytes| bytes[4096..].fill(0))
+        .tampered(FIRST, |bytes| bytes[end - SECTOR..end].fill(0));
+    match reopen(&both, &SMALL) {
+        Err(StorageError::Damaged { path, .. }) => assert!(path.ends_with(FIRST), "{}", path.display()),
+        other => panic!("{other:?}"),
+    }
+    Ok(())
 }
 
 #[test]

@@ -170,10 +170,11 @@ impl MemoryDisk {
 
     /// Waits until a sync is held.
     pub(super) fn await_held(&self) {
-        let mut state = self.state();
-        while state.waiting == 0 {
-            state = self.shared.changed.wait(state).expect("no test panics while it holds the disk");
-        }
+        let patience = std::time::Duration::from_secs(60);
+        let held = self.shared.changed.wait_timeout_while(self.state(), patience, |state| state.waiting == 0);
+        let (state, waited) = held.expect("no test panics while it holds the disk");
+        drop(state);
+        assert!(!waited.timed_out(), "nothing was synced");
     }
 
     pub(super) fn release(&self) {

@@ -1,0 +1,16 @@
+//! The command line: what may be typed, what it does, what it prints, and how it ends.
+
+pub(crate) mod arguments;
+pub(crate) mod connect;
+pub(crate) mod data;
+pub(crate) mod exit;
+pub(crate) mod health;
+pub(crate) mod init;
+pub(crate) mod load;
+pub(crate) mod logging;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod serve;
+pub(crate) mod signals;
+pub(crate) mod status;
+pub(crate) mod writers;

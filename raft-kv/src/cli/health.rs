@@ -1,0 +1,237 @@
+//! From what the nodes say of themselves to one sentence: can the cluster serve, and how many
+//! more failures does it stand?
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use raft_kv::protocol::NodeStatus;
+use raft_tokio::core::{NodeId, RoleKind};
+
+use super::exit::Exit;
+
+/// What was found when a node was asked how it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    /// What it says, or why it said nothing.
+    pub(crate) answer: Result<NodeStatus, String>,
+}
+
+/// The sum of the findings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) verdict: Verdict,
+    pub(crate) members: usize,
+    /// Members that follow the leader, itself included.
+    pub(crate) working: usize,
+    /// Members that answered at all.
+    pub(crate) answering: usize,
+    pub(crate) leader: Option<NodeId>,
+    /// Members with a complaint, each with what is wrong.
+    pub(crate) complaints: Vec<String>,
+}
+
+/// How the cluster is, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every member works.
+    Healthy,
+    /// A majority works, but not all.
+    Degraded,
+    /// No leader with a majority behind it.
+    Down,
+    /// Replicas that should be equal are not.
+    Diverged,
+}
+
+impl Health {
+    /// Judges the findings, one for each member.
+    pub(crate) fn judge(findings: &[Finding]) -> Self {
+        let answers: Vec<&NodeStatus> = findings.iter().filter_map(|finding| finding.answer.as_ref().ok()).collect();
+        let members = findings.len();
+        // Of two that both think they lead, the one of the older term has been replaced.
+        let leader = answers.iter().filter(|status| status.role == RoleKind::Leader).max_by_key(|status| status.term);
+        let follows = |status: &NodeStatus| {
+            leader.is_some_and(|leader| status.term == leader.term && status.leader == Some(leader.node))
+                && !status.storage_failed
+        };
+        let working = answers.iter().filter(|status| follows(status)).count();
+        let mut complaints = divergences(&answers);
+        let verdict = match () {
+            () if !complaints.is_empty() => Verdict::Diverged,
+            () if working < majority(members) => Verdict::Down,
+            () if working < members => Verdict::Degraded,
+            () => Verdict::Healthy,
+        };
+        complaints.extend(findings.iter().filter_map(|finding| match &finding.answer {
+            Err(_) => Some(format!("{} does not answer", finding.node)),
+            Ok(status) if status.storage_failed => Some(format!("the storage of {} has failed", finding.node)),
+            Ok(status) if leader.is_some() && !follows(status) => Some(format!("{} follows no leader", finding.node)),
+            Ok(_) => None,
+        }));
+        let leader = leader.map(|leader| leader.node);
+        Self { verdict, members, working, answering: answers.len(), leader, complaints }
+    }
+
+    /// How many more members may fail before the cluster cannot serve.
+    pub(crate) fn tolerates(&self) -> usize {
+        self.working.saturating_sub(majority(self.members))
+    }
+
+    /// The exit status for scripts.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.verdict {
+            Verdict::Healthy | Verdict::Degraded => Exit::Done,
+            Verdict::Down => Exit::Unavailable,
+            Verdict::Diverged => Exit::Failed,
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { verdict, members, working, answering, leader, .. } = self;
+        let leader = leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
+        match verdict {
+            Verdict::Healthy | Verdict::Degraded => {
+                let tolerates = match self.tolerates() {
+                    0 => "tolerates no further failure".to_owned(),
+                    1 => "tolerates 1 more failure".to_owned(),
+                    failures => format!("tolerates {failures} more failures"),
+                };
+                write!(f, "{} – {working} of {members} nodes, {leader}, {tolerates}", verdict.name())?;
+            }
+            Verdict::Down => {
+                let needed = majority(*members);
+                write!(
+                    f,
+                    "DOWN – {leader}; {answering} of {members} nodes answer, {working} of them follow a leader, {needed} are needed"
+                )?;
+            }
+            Verdict::Diverged => write!(f, "DIVERGED – {leader}; do not trust reads")?,
+        }
+        self.complaints.iter().try_for_each(|complaint| write!(f, "; {complaint}"))
+    }
+}
+
+impl Verdict {
+    /// One word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "HEALTHY",
+            Self::Degraded => "DEGRADED",
+            Self::Down => "DOWN",
+            Self::Diverged => "DIVERGED",
+        }
+    }
+}
+
+fn majority(members: usize) -> usize {
+    members / 2 + 1
+}
+
+/// Replicas that have applied the same commands hold the same, or something is badly wrong.
+fn divergences(answers: &[&NodeStatus]) -> Vec<String> {
+    let mut at_index: BTreeMap<_, &NodeStatus> = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for status in answers {
+        let first = at_index.entry(status.state.index).or_insert(status);
+        if first.state.hash != status.state.hash {
+            let index = status.state.index;
+            complaints.push(format!("{} and {} hold different data at index {index}", first.node, status.node));
+        }
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use raft_kv::key::Revision;
+    use raft_kv::protocol::StateSummary;
+    use raft_tokio::core::{ClusterId, Index, Term};
+
+    use super::*;
+
+    fn node(number: u64) -> NodeId {
+        NodeId::new(number).expect("because the tests count from 1")
+    }
+
+    fn answer(number: u64, role: RoleKind, term: u64, leader: Option<u64>) -> Finding {
+        let state = StateSummary {
+            index: Index::new(7),
+            revision: Revision::new(5),
+            keys: 3,
+            sessions: 1,
+            hash: serde_json::from_value("abc".into()).expect("because a hash is hexadecimal"),
+        };
+        let status = NodeStatus {
+            node: node(number),
+            cluster: ClusterId::new(1),
+            version: String::new(),
+            role,
+            term: Term::new(term),
+            leader: leader.map(node),
+            last: Index::new(7),
+            durable: Index::new(7),
+            commit: Index::new(7),
+            applied: Index::new(7),
+            state,
+            peers: Vec::new(),
+            voters: Vec::new(),
+            storage_failed: false,
+        };
+        Finding { node: node(number), address: String::new(), answer: Ok(status) }
+    }
+
+    fn silent(number: u64) -> Finding {
+        Finding { node: node(number), address: String::new(), answer: Err("no answer in time".to_owned()) }
+    }
+
+    #[test]
+    fn three_nodes_that_follow_one_leader_are_healthy() {
+        let leader = answer(2, RoleKind::Leader, 4, Some(2));
+        let findings = [answer(1, RoleKind::Follower, 4, Some(2)), leader, answer(3, RoleKind::Follower, 4, Some(2))];
+        let health = Health::judge(&findings);
+        assert_eq!(health.to_string(), "HEALTHY – 3 of 3 nodes, leader n2, tolerates 1 more failure");
+        assert_eq!(health.exit(), Exit::Done);
+    }
+
+    #[test]
+    fn a_silent_node_degrades_the_cluster_and_is_named() {
+        let findings = [answer(1, RoleKind::Follower, 4, Some(2)), answer(2, RoleKind::Leader, 4, Some(2)), silent(3)];
+        let health = Health::judge(&findings);
+        let text = "DEGRADED – 2 of 3 nodes, leader n2, tolerates no further failure; n3 does not answer";
+        assert_eq!((health.to_string().as_str(), health.exit()), (text, Exit::Done));
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_behind_it_cannot_serve() {
+        let findings = [answer(1, RoleKind::Leader, 4, Some(1)), silent(2), silent(3)];
+        let health = Health::judge(&findings);
+        assert_eq!((health.verdict, health.exit()), (Verdict::Down, Exit::Unavailable));
+    }
+
+    #[test]
+    fn of_two_leaders_the_one_of_the_older_term_counts_as_down() {
+        let findings = [
+            answer(1, RoleKind::Leader, 4, Some(1)),
+            answer(2, RoleKind::Leader, 5, Some(2)),
+            answer(3, RoleKind::Follower, 5, Some(2)),
+        ];
+        let health = Health::judge(&findings);
+        assert_eq!((health.verdict, health.leader, health.working), (Verdict::Degraded, Some(node(2)), 2));
+    }
+
+    #[test]
+    fn replicas_that_differ_at_the_same_index_are_the_worst_of_news() {
+        let mut other = answer(3, RoleKind::Follower, 4, Some(2));
+        if let Ok(status) = &mut other.answer {
+            status.state.hash = serde_json::from_value("def".into()).expect("because a hash is hexadecimal");
+        }
+        let findings = [answer(1, RoleKind::Follower, 4, Some(2)), answer(2, RoleKind::Leader, 4, Some(2)), other];
+        let health = Health::judge(&findings);
+        assert_eq!((health.verdict, health.exit()), (Verdict::Diverged, Exit::Failed));
+        assert!(health.to_string().contains("n1 and n3 hold different data at index 7"), "{health}");
+    }
+}

@@ -1,0 +1,115 @@
+//! How far a long command is: a bar on a terminal, a line a second elsewhere.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::grouped;
+
+/// How often a line is written where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the lines of a [`Progress`] go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// The command prints nothing else there, or tells a story.
+    Stdout,
+    /// Standard output belongs to the result.
+    Stderr,
+}
+
+/// Counts up to a total, visibly.
+pub(crate) struct Progress {
+    stream: Stream,
+    started: Instant,
+    counting: Option<Counting>,
+}
+
+/// While there is something to count.
+struct Counting {
+    total: u64,
+    since: Instant,
+    last_line: Instant,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Counts nothing yet; lines carry the time since now.
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream, started: Instant::now(), counting: None }
+    }
+
+    /// When this began.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Begins to count up to `total`.
+    pub(crate) fn begin(&mut self, total: u64) {
+        let now = Instant::now();
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            if let Ok(style) = ProgressStyle::with_template("  {bar:40} {human_pos}/{human_len}  {per_sec}  {eta} left")
+            {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        self.counting = Some(Counting { total, since: now, last_line: now, bar });
+    }
+
+    /// Shows that `done` of the total are done.
+    pub(crate) fn reach(&mut self, done: u64) -> io::Result<()> {
+        let Some(counting) = &mut self.counting else { return Ok(()) };
+        if let Some(bar) = &counting.bar {
+            bar.set_position(done);
+            return Ok(());
+        }
+        if counting.last_line.elapsed() < LINE_INTERVAL {
+            return Ok(());
+        }
+        counting.last_line = Instant::now();
+        let rate = done as f64 / counting.since.elapsed().as_secs_f64();
+        let line = format!("{} of {} written, {}/s", grouped(done), grouped(counting.total), grouped(rate as u64));
+        self.line(&line)
+    }
+
+    /// Ends counting and clears the bar.
+    pub(crate) fn end(&mut self) {
+        if let Some(Counting { bar: Some(bar), .. }) = self.counting.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes a line with the time, above the bar if there is one.
+    ///
+    /// # Errors
+    /// If nobody can read it any more.
+    pub(crate) fn line(&self, text: &str) -> io::Result<()> {
+        let line = format!("{:6.2} s  {text}\n", self.started.elapsed().as_secs_f64());
+        self.raw(&line)
+    }
+
+    /// Writes text without the time.
+    ///
+    /// # Errors
+    /// If nobody can read it any more.
+    pub(crate) fn raw(&self, text: &str) -> io::Result<()> {
+        let write = || match self.stream {
+            Stream::Stdout => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
+            Stream::Stderr => io::stderr().write_all(text.as_bytes()),
+        };
+        match &self.counting {
+            Some(Counting { bar: Some(bar), .. }) => bar.suspend(write),
+            Some(Counting { bar: None, .. }) | None => write(),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,145 @@
+//! `status`: asks every node how it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use raft_kv::client::Client;
+use raft_kv::protocol::NodeStatus;
+use raft_tokio::core::NodeId;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use super::arguments::{Format, Status};
+use super::connect;
+use super::exit::Exit;
+use super::health::{Finding, Health};
+use super::output;
+
+/// Once a majority has answered, the others have so long: a dead node must not make the command
+/// slow, for that is when it is used.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Shows how the cluster and its nodes are.
+pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
+    let client = connect::client(&arguments.client)?;
+    let everyone = client.endpoints().map(|(node, _)| node).collect();
+    let findings = ask(&client, &everyone, arguments.client.timeout).await;
+    let health = Health::judge(&findings);
+    match arguments.output.output {
+        Format::Plain | Format::Table => output::write_line(&format!("{health}\n\n{}", findings_table(&findings)))?,
+        Format::Json => output::write_json(&health_json(&health, &findings))?,
+    }
+    Ok(health.exit())
+}
+
+/// Asks these nodes, all at once. There is one finding for each of them, in their order.
+pub(crate) async fn ask(client: &Client, nodes: &BTreeSet<NodeId>, patience: Duration) -> Vec<Finding> {
+    let endpoints: Vec<(NodeId, String)> = client
+        .endpoints()
+        .filter(|(node, _)| nodes.contains(node))
+        .map(|(node, address)| (node, address.to_owned()))
+        .collect();
+    let mut asked = JoinSet::new();
+    for (node, address) in endpoints.clone() {
+        let client = client.clone();
+        asked.spawn(async move {
+            let answer = client.status(node).await.map_err(|error| error.to_string());
+            Finding { node, address, answer }
+        });
+    }
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut deadline = Instant::now() + patience;
+    while let Ok(Some(joined)) = timeout_at(deadline, asked.join_next()).await {
+        // A task that panicked is a node without an answer, which is added below.
+        findings.extend(joined.ok());
+        if findings.iter().filter(|finding| finding.answer.is_ok()).count() > endpoints.len() / 2 {
+            deadline = deadline.min(Instant::now() + GRACE);
+        }
+    }
+    for (node, address) in endpoints {
+        if !findings.iter().any(|finding| finding.node == node) {
+            findings.push(Finding { node, address, answer: Err("no answer in time".to_owned()) });
+        }
+    }
+    findings.sort_by_key(|finding| finding.node);
+    findings
+}
+
+fn findings_table(findings: &[Finding]) -> String {
+    let numbers = ["TERM", "COMMIT", "APPLIED", "DURABLE", "REVISION", "KEYS"];
+    let header = ["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "DURABLE", "REVISION", "KEYS", "HASH"];
+    let rows = findings.iter().map(|Finding { node, address, answer }| {
+        let mut row = vec![node.to_string(), address.clone()];
+        match answer {
+            Ok(status) => row.extend(status_cells(status)),
+            Err(_) => {
+                row.push("no answer".to_owned());
+                row.resize(header.len(), "-".to_owned());
+            }
+        }
+        row
+    });
+    let table = output::table(&header, &numbers, rows);
+    findings.iter().fold(table, |text, finding| match &finding.answer {
+        Err(reason) => format!("{text}\n\n{}: {reason}", finding.node),
+        Ok(_) => text,
+    })
+}
+
+fn status_cells(status: &NodeStatus) -> [String; 8] {
+    // Enough of the hash to compare by eye; JSON has all of it.
+    let mut hash = status.state.hash.to_string();
+    hash.truncate(12);
+    [
+        status.role.to_string(),
+        status.term.to_string(),
+        status.commit.to_string(),
+        status.applied.to_string(),
+        status.durable.to_string(),
+        status.state.revision.to_string(),
+        status.state.keys.to_string(),
+        hash,
+    ]
+}
+
+fn health_json(health: &Health, findings: &[Finding]) -> Value {
+    let nodes: Vec<Value> = findings.iter().map(finding_json).collect();
+    json!({
+        "verdict": health.verdict.name(),
+        "summary": health.to_string(),
+        "leader": health.leader.map(|leader| leader.to_string()),
+        "members": health.members,
+        "working": health.working,
+        "tolerates": health.tolerates(),
+        "nodes": nodes,
+    })
+}
+
+/// Names and identities are strings: many readers of JSON round large numbers.
+fn finding_json(finding: &Finding) -> Value {
+    let mut fields = json!({ "node": finding.node.to_string(), "address": finding.address });
+    let more = match &finding.answer {
+        Err(reason) => json!({ "error": reason }),
+        Ok(status) => json!({
+            "cluster": status.cluster.to_string(),
+            "program_version": status.version,
+            "role": status.role.to_string(),
+            "term": status.term.as_u64(),
+            "leader": status.leader.map(|leader| leader.to_string()),
+            "last": status.last.as_u64(),
+            "durable": status.durable.as_u64(),
+            "commit": status.commit.as_u64(),
+            "applied": status.applied.as_u64(),
+            "revision": status.state.revision.as_u64(),
+            "keys": status.state.keys,
+            "sessions": status.state.sessions,
+            "hash": status.state.hash.to_string(),
+            "storage_failed": status.storage_failed,
+        }),
+    };
+    if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
+        fields.extend(more);
+    }
+    fields
+}

@@ -1,0 +1,386 @@
+//! Layer 3: the client: finds the leader, follows hints, retries safely.
+//!
+//! A write carries a session and a sequence number and is repeated with the same ones until it
+//! is answered, so it is applied once however often it is sent. Reads are simply repeated.
+//! When the time is up a write that may have reached a log is reported as
+//! [unknown](ClientError::OutcomeUnknown), never as failed.
+
+mod call;
+mod dial;
+mod endpoint;
+mod error;
+mod pool;
+mod quic;
+mod tickets;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_tokio::certs::Credentials;
+use raft_tokio::core::{ClusterId, NodeId};
+use tokio::time::Instant;
+
+pub use self::error::{AttemptOutcome, ClientError, EndpointTrail, Need, Trail, UnknownCause};
+
+use self::call::{Finished, Target};
+use self::dial::Dial;
+use self::pool::Pool;
+use self::quic::QuicDial;
+use self::tickets::{OpenSession, Sessions};
+use crate::key::{Key, KeyError, KeyRange, Revision};
+use crate::protocol::{Freshness, NodeStatus, Part, Refusal, Reply, Request, Ticket, encode_request};
+use crate::random::{self, Jitter};
+use crate::session::{Nonce, SessionId};
+use crate::store::{KeyValue, Metadata};
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The nodes and where they listen, as `host:port`.
+    pub endpoints: BTreeMap<NodeId, String>,
+    /// The cluster that they must belong to.
+    pub cluster: ClusterId,
+    /// Who this client is.
+    pub credentials: Credentials,
+    /// How long one operation may take, with all its retries.
+    pub timeout: Duration,
+}
+
+/// A client of a cluster. Cloning it is cheap, and all clones share connections and session;
+/// any number of operations may be under way at once.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pool: Pool,
+    sessions: Sessions,
+    timeout: Duration,
+}
+
+/// Conditions of a put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Only if the key was last changed at this revision; 0 means: only if it does not exist.
+    pub if_revision: Option<Revision>,
+}
+
+/// Conditions of a delete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Only if the key was last changed at this revision.
+    pub if_revision: Option<Revision>,
+}
+
+/// What a write has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteReply {
+    /// The store's revision after the write.
+    pub revision: Revision,
+    /// What the key was before; `None` if it did not exist.
+    pub previous: Option<Metadata>,
+}
+
+/// How fresh a read has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// It sees every write that was acknowledged before it began.
+    #[default]
+    Linearizable,
+    /// It sees what one node has applied so far, and works without a majority.
+    Stale {
+        /// Which node; `None`: any.
+        node: Option<NodeId>,
+    },
+}
+
+/// What a get has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetReply {
+    /// The pair, if the key exists.
+    pub kv: Option<KeyValue>,
+    /// The store's revision.
+    pub revision: Revision,
+}
+
+/// What to read of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// Which keys.
+    pub range: KeyRange,
+    /// So many pairs at most; 0 asks for the count alone, `None` for all of them.
+    pub limit: Option<u64>,
+    /// How fresh.
+    pub consistency: Consistency,
+}
+
+/// The pairs of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeReply {
+    /// The pairs, in the order of their keys.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the range holds more than the limit let through.
+    pub more: bool,
+    /// How many pairs the range holds, limit aside.
+    pub count: u64,
+    /// The store's revision when the first pair was read.
+    pub revision: Revision,
+    /// The store's revision when the last pair was read. A large range is read in several pages;
+    /// if both revisions are the same, the pairs are one consistent picture.
+    pub revision_last: Revision,
+}
+
+impl Client {
+    /// A client of the cluster that `config` describes. Nothing is connected before the first
+    /// operation, so the cluster need not be up. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If there is no endpoint, or the credentials cannot be used.
+    pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        let ClientConfig { endpoints, cluster, credentials, timeout } = config;
+        let dial: Arc<dyn Dial> = Arc::new(QuicDial::new(cluster, &credentials)?);
+        Self::over(endpoints, timeout, &dial)
+    }
+
+    /// A client over any kind of connection.
+    fn over(endpoints: BTreeMap<NodeId, String>, timeout: Duration, dial: &Arc<dyn Dial>) -> Result<Self, ClientError> {
+        if endpoints.is_empty() {
+            return Err(ClientError::NoEndpoints);
+        }
+        let seed = random::identity()?;
+        // Half of the drawn bits are plenty for jitter.
+        let pool = Pool::new(endpoints, dial, Jitter::new(seed as u64));
+        Ok(Self { shared: Arc::new(Shared { pool, sessions: Sessions::new(), timeout }) })
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// [`ClientError::CompareFailed`] if a condition does not hold; [`ClientError::Unavailable`] if
+    /// the write certainly was not done, [`ClientError::OutcomeUnknown`] if it may have been; others
+    /// if it never can be.
+    pub async fn put(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        options: PutOptions,
+    ) -> Result<WriteReply, ClientError> {
+        let (key, value) = (checked_key(key.into())?, value.into());
+        let PutOptions { if_revision } = options;
+        let request = |ticket| Request::Put { ticket, key: key.clone(), value: value.clone(), if_revision };
+        match self.write(request).await? {
+            Reply::Put { revision, previous } => Ok(WriteReply { revision, previous }),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    /// Removes a key. Removing one that does not exist is no error: `previous` is `None` then.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub async fn delete(&self, key: impl Into<Bytes>, options: DeleteOptions) -> Result<WriteReply, ClientError> {
+        let key = checked_key(key.into())?;
+        let DeleteOptions { if_revision } = options;
+        match self.write(|ticket| Request::Delete { ticket, key: key.clone(), if_revision }).await? {
+            Reply::Deleted { revision, previous } => Ok(WriteReply { revision, previous }),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// If no node could answer in time, or the key can be none.
+    pub async fn get(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<GetReply, ClientError> {
+        let key = Key::new(checked_key(key.into())?).map_err(key_error)?;
+        let deadline = Instant::now() + self.shared.timeout;
+        let page = self.page(KeyRange::single(&key), Some(1), consistency, deadline).await?;
+        Ok(GetReply { kv: page.kvs.into_iter().next(), revision: page.revision })
+    }
+
+    /// Reads the pairs of a range, in as many pages as it takes; each page has the full timeout.
+    ///
+    /// # Errors
+    /// If no node could answer in time.
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeReply, ClientError> {
+        let RangeRequest { range, limit, consistency } = request;
+        let mut reply = self.range_page(range.clone(), limit, consistency).await?;
+        while reply.more {
+            let read = reply.kvs.len() as u64;
+            let wanted = limit.map(|limit| limit.saturating_sub(read));
+            let Some(last) = reply.kvs.last().filter(|_| wanted != Some(0)) else { break };
+            let page = self.range_page(range.after(&last.key), wanted, consistency).await?;
+            reply.more = page.more;
+            reply.count = read + page.count;
+            reply.revision_last = page.revision;
+            reply.kvs.extend(page.kvs);
+        }
+        Ok(reply)
+    }
+
+    /// Reads the first pairs of a range, as many as the server puts into one answer: one
+    /// consistent picture. Go on with [`KeyRange::after`] the last key.
+    ///
+    /// # Errors
+    /// If no node could answer in time.
+    pub async fn range_page(
+        &self,
+        range: KeyRange,
+        limit: Option<u64>,
+        consistency: Consistency,
+    ) -> Result<RangeReply, ClientError> {
+        self.page(range, limit, consistency, Instant::now() + self.shared.timeout).await
+    }
+
+    /// Asks one node how it is. It answers even if it is alone.
+    ///
+    /// # Errors
+    /// If it did not answer in time, or is none of the endpoints.
+    pub async fn status(&self, node: NodeId) -> Result<NodeStatus, ClientError> {
+        let deadline = Instant::now() + self.shared.timeout;
+        match self.read(Request::Status, Target::Node(node), deadline).await? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    /// The nodes that this client knows, and where they listen.
+    pub fn endpoints(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.shared.pool.addresses()
+    }
+
+    /// The leader that this client saw last, if any.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shared.pool.leader_seen().map(|(node, _)| node)
+    }
+
+    async fn page(
+        &self,
+        range: KeyRange,
+        limit: Option<u64>,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Result<RangeReply, ClientError> {
+        let (target, freshness) = match consistency {
+            Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
+            Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
+            Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
+        };
+        match self.read(Request::Range { range, limit, freshness }, target, deadline).await? {
+            Reply::Range { kvs, more, count, revision } => {
+                Ok(RangeReply { kvs, more, count, revision, revision_last: revision })
+            }
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    async fn read(&self, request: Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
+        let request = encode_request(&request);
+        let need = match target {
+            Target::Leader => Need::Read,
+            Target::Any => Need::AnyNode,
+            Target::Node(node) => Need::Node(node),
+        };
+        let mut trail = self.shared.pool.trail(need, self.shared.timeout);
+        match self.shared.pool.ask(target, || request.clone(), &mut trail, deadline).await? {
+            Finished::Answered(reply) => Ok(reply),
+            Finished::Refused(refusal) => Err(refused(refusal)),
+            Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail))),
+        }
+    }
+
+    /// Carries out one write, once.
+    async fn write(&self, request: impl Fn(Ticket) -> Request) -> Result<Reply, ClientError> {
+        let Shared { pool, sessions, timeout } = &*self.shared;
+        let deadline = Instant::now() + *timeout;
+        let mut trail = pool.trail(Need::Write, *timeout);
+        loop {
+            let session = self.session(&mut trail, deadline).await?;
+            let Some(place) = session.take_place(deadline).await else {
+                return Err(ClientError::Unavailable(Box::new(trail)));
+            };
+            let encode = || encode_request(&request(place.ticket()));
+            match pool.ask(Target::Leader, encode, &mut trail, deadline).await? {
+                Finished::Answered(reply) => return Ok(reply),
+                // Nothing of it can be in a log, so another session may carry it.
+                Finished::Refused(Refusal::SessionUnknown) if !trail.may_be_applied() => {
+                    sessions.discard(&session).await;
+                }
+                Finished::Refused(Refusal::SessionUnknown | Refusal::SequenceStale { .. }) => {
+                    sessions.discard(&session).await;
+                    return Err(ClientError::OutcomeUnknown {
+                        cause: UnknownCause::SessionLost,
+                        trail: Box::new(trail),
+                    });
+                }
+                Finished::Refused(refusal) => return Err(refused(refusal)),
+                Finished::OutOfTime if trail.may_be_applied() => {
+                    return Err(ClientError::OutcomeUnknown { cause: UnknownCause::OutOfTime, trail: Box::new(trail) });
+                }
+                Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
+            }
+        }
+    }
+
+    /// The open session; opened now if there is none.
+    async fn session(&self, trail: &mut Trail, deadline: Instant) -> Result<Arc<OpenSession>, ClientError> {
+        let Shared { pool, sessions, .. } = &*self.shared;
+        let Some(mut current) = sessions.lock_until(deadline).await else {
+            return Err(ClientError::Unavailable(Box::new(trail.clone())));
+        };
+        if let Some(open) = &*current {
+            return Ok(open.clone());
+        }
+        // One nonce for all attempts: whichever of them get into the log, they open one session.
+        let nonce = Nonce::new(random::identity()?);
+        let request = encode_request(&Request::Register { nonce });
+        let finished = pool.ask(Target::Leader, || request.clone(), trail, deadline).await?;
+        // An empty session that nobody knows of is no change to the store: whatever became of
+        // these attempts, the write itself was not sent.
+        trail.nothing_applied();
+        match finished {
+            Finished::Answered(Reply::Registered { session }) => {
+                let open = Arc::new(OpenSession::new(session));
+                *current = Some(open.clone());
+                Ok(open)
+            }
+            Finished::Answered(_) => Err(ClientError::Confused),
+            Finished::Refused(refusal) => Err(refused(refusal)),
+            Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail.clone()))),
+        }
+    }
+
+    /// The session that writes go through, once one is open.
+    pub async fn session_id(&self) -> Option<SessionId> {
+        self.shared.sessions.id().await
+    }
+}
+
+fn checked_key(key: Bytes) -> Result<Bytes, ClientError> {
+    Key::new(key.clone()).map(|_| key).map_err(key_error)
+}
+
+fn key_error(error: KeyError) -> ClientError {
+    match error {
+        KeyError::Empty => ClientError::EmptyKey,
+        KeyError::TooLarge { size, limit } => {
+            ClientError::TooLarge { what: Part::Key, size: size as u64, limit: limit as u64 }
+        }
+    }
+}
+
+/// The error for a refusal that no retry will change.
+fn refused(refusal: Refusal) -> ClientError {
+    match refusal {
+        Refusal::CompareFailed { revision, current } => ClientError::CompareFailed { revision, current },
+        Refusal::TooLarge { what, size, limit } => ClientError::TooLarge { what, size, limit },
+        Refusal::EmptyKey => ClientError::EmptyKey,
+        other => ClientError::Refused(other),
+    }
+}
+
+#[cfg(test)]
+mod tests;

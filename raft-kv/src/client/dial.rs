@@ -1,0 +1,34 @@
+//! Connections to servers, as far as the client cares how they are made.
+//!
+//! A trait, so that tests can put a network between client and server that loses whatever they
+//! like it to lose; the real one is QUIC.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft_tokio::core::NodeId;
+
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes connections.
+pub(super) trait Dial: Send + Sync + 'static {
+    /// Connects to a node and makes sure that it is that one.
+    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>>;
+}
+
+/// A connection.
+pub(super) trait Line: Send + Sync + 'static {
+    /// Sends a request and waits for its response.
+    fn call(&self, request: Bytes) -> BoxFuture<'_, Result<Bytes, CallFailure>>;
+}
+
+/// A call without an answer; the text says why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CallFailure {
+    /// The server has not seen the request.
+    NotSent(String),
+    /// The server may have seen it.
+    Lost(String),
+}

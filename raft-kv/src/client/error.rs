@@ -1,0 +1,353 @@
+//! What can go wrong for a client, and the story behind it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use raft_tokio::core::{ClusterId, NodeId};
+use tokio::time::Instant;
+
+use crate::envelope::DecodeError;
+use crate::key::Revision;
+use crate::protocol::{Part, Refusal};
+use crate::random::RandomError;
+use crate::store::Metadata;
+
+/// Why an operation did not succeed, or is not known to have.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Certainly not done: no node was able to within the time.
+    #[error("{verdict}\n{0}", verdict = .0.verdict())]
+    Unavailable(Box<Trail>),
+    /// A write that may or may not be applied, now or later.
+    #[error(
+        "{cause}: the write may or may not have been applied\n{trail}\n  read the key to find out whether the write was applied"
+    )]
+    OutcomeUnknown {
+        /// How the answer was missed.
+        cause: UnknownCause,
+        /// What was tried.
+        trail: Box<Trail>,
+    },
+    /// Not done: the key was not last changed at the revision that was demanded.
+    #[error("nothing was changed, because {}", found(*current))]
+    CompareFailed {
+        /// The store's revision.
+        revision: Revision,
+        /// What the key is instead; `None` if it does not exist.
+        current: Option<Metadata>,
+    },
+    /// Never possible: too many bytes.
+    #[error("the {what} has {size} bytes; the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: Part,
+        /// How large it is.
+        size: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// Never possible: a key has at least one byte.
+    #[error("the key is empty; a key has at least one byte")]
+    EmptyKey,
+    /// Not done: the server will not do it, and a retry will not change that.
+    #[error("the server {0}")]
+    Refused(Refusal),
+    /// The server answered something else than it was asked: it is another program.
+    #[error("the server's answer does not belong to the question; is it a raft-kv of another version?")]
+    Confused,
+    /// There is nobody to ask.
+    #[error("no endpoint was given; name at least one node and its address")]
+    NoEndpoints,
+    /// The node is not one of the client's endpoints.
+    #[error("{node} is not a node of this cluster; it has {}", list(known))]
+    NoSuchNode {
+        /// Which node.
+        node: NodeId,
+        /// The ones that there are.
+        known: Vec<NodeId>,
+    },
+    /// The client's certificate is for another cluster.
+    #[error(
+        "the client's certificate is for cluster {certified}, but the nodes belong to cluster {cluster}; use the one that was issued for it"
+    )]
+    ForeignCertificate {
+        /// The cluster of the nodes.
+        cluster: ClusterId,
+        /// The cluster of the certificate.
+        certified: ClusterId,
+    },
+    /// The client's certificate or key cannot be used, or no socket can be opened.
+    #[error("cannot set up the client's side of the connection: {reason}")]
+    Setup {
+        /// What the transport says.
+        reason: String,
+    },
+    /// A session cannot be opened without random numbers.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// Why the answer to a write is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownCause {
+    /// The time is up.
+    #[error("no answer came in time")]
+    OutOfTime,
+    /// The cluster has forgotten the session, and with it the answer.
+    #[error("the cluster has forgotten this client's session, and with it the answer")]
+    SessionLost,
+}
+
+fn found(current: Option<Metadata>) -> String {
+    match current {
+        Some(Metadata { mod_revision, .. }) => format!("the key is at revision {mod_revision}"),
+        None => "the key does not exist".to_owned(),
+    }
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What an operation tried, endpoint by endpoint.
+#[derive(Clone, Debug)]
+pub struct Trail {
+    /// What it needed.
+    pub need: Need,
+    /// How long it was allowed to take.
+    pub timeout: Duration,
+    /// Every endpoint, tried or not.
+    pub endpoints: BTreeMap<NodeId, EndpointTrail>,
+    /// The leader that the client saw last, and when.
+    pub leader_seen: Option<(NodeId, Instant)>,
+    may_be_applied: bool,
+}
+
+/// What an operation needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A leader with a majority, to write.
+    Write,
+    /// A leader with a majority, to read what is current.
+    Read,
+    /// Any one node.
+    AnyNode,
+    /// This node.
+    Node(NodeId),
+}
+
+/// What was tried at one endpoint.
+#[derive(Clone, Debug)]
+pub struct EndpointTrail {
+    /// Where it is.
+    pub address: String,
+    /// How often it was tried.
+    pub attempts: u64,
+    /// How far the last attempt got; `None` if there was none.
+    pub last: Option<AttemptOutcome>,
+}
+
+/// How far an attempt got.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttemptOutcome {
+    /// No connection yet.
+    #[error("did not answer the handshake within {waited:?}")]
+    Connecting {
+        /// How long this attempt waited for it.
+        waited: Duration,
+    },
+    /// No connection.
+    #[error("cannot be connected to: {reason}")]
+    Unreachable {
+        /// What the transport says.
+        reason: String,
+    },
+    /// The connection ended before the request was sent.
+    #[error("closed the connection before the request was sent: {reason}")]
+    NotSent {
+        /// What the transport says.
+        reason: String,
+    },
+    /// The connection ended before the answer came.
+    #[error("closed the connection before it answered: {reason}")]
+    Lost {
+        /// What the transport says.
+        reason: String,
+    },
+    /// Connected and sent, but not answered: it is stuck, gone, or finds no majority.
+    #[error("took the request, but did not answer within {waited:?}")]
+    NoAnswer {
+        /// How long this attempt waited.
+        waited: Duration,
+    },
+    /// Answered, but not with a result.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// Answered with something that this program does not understand.
+    #[error("answered, but {0}")]
+    Garbled(DecodeError),
+    /// Answered.
+    #[error("answered")]
+    Answered,
+}
+
+impl AttemptOutcome {
+    /// Whether there was a connection, and it broke.
+    pub(super) fn broke_connection(&self) -> bool {
+        matches!(self, Self::NotSent { .. } | Self::Lost { .. })
+    }
+
+    /// Whether a write may have got into a log by this attempt.
+    fn may_be_applied(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::NoAnswer { .. } | Self::Garbled(_) => true,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Unknown { .. } => true,
+                Refusal::NotLeader { .. }
+                | Refusal::Busy
+                | Refusal::StorageFailed
+                | Refusal::Stopping
+                | Refusal::TooLarge { .. }
+                | Refusal::EmptyKey
+                | Refusal::CompareFailed { .. }
+                | Refusal::SessionUnknown
+                | Refusal::SequenceStale { .. }
+                | Refusal::SequenceAhead { .. }
+                | Refusal::Misunderstood(_) => false,
+            },
+            Self::Connecting { .. } | Self::Unreachable { .. } | Self::NotSent { .. } | Self::Answered => false,
+        }
+    }
+}
+
+impl Trail {
+    pub(super) fn new<'a>(need: Need, timeout: Duration, endpoints: impl Iterator<Item = (NodeId, &'a str)>) -> Self {
+        let endpoints = endpoints
+            .map(|(node, address)| (node, EndpointTrail { address: address.to_owned(), attempts: 0, last: None }))
+            .collect();
+        Self { need, timeout, endpoints, leader_seen: None, may_be_applied: false }
+    }
+
+    /// What came of it, if nothing was done.
+    fn verdict(&self) -> String {
+        let timeout = self.timeout;
+        match self.need {
+            Need::Write => format!("no leader could take the write within {timeout:?}; nothing was changed"),
+            Need::Read => format!("no leader could answer within {timeout:?}"),
+            Need::AnyNode => format!("no node answered within {timeout:?}"),
+            Need::Node(node) => format!("{node} did not answer within {timeout:?}"),
+        }
+    }
+
+    /// Whether a write may be in a log, by one of the attempts.
+    pub fn may_be_applied(&self) -> bool {
+        self.may_be_applied
+    }
+
+    /// The attempts so far were not the write itself.
+    pub(super) fn nothing_applied(&mut self) {
+        self.may_be_applied = false;
+    }
+
+    pub(super) fn on_attempt(&mut self, node: NodeId, outcome: AttemptOutcome) {
+        self.may_be_applied |= outcome.may_be_applied();
+        if let Some(endpoint) = self.endpoints.get_mut(&node) {
+            endpoint.attempts += 1;
+            endpoint.last = Some(outcome);
+        }
+    }
+}
+
+/// Several indented lines: each endpoint and how far it got, the last leader, what to do.
+impl fmt::Display for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = self.endpoints.iter().filter(|(node, _)| match self.need {
+            Need::Node(only) => **node == only,
+            Need::Write | Need::Read | Need::AnyNode => true,
+        });
+        for (nth, (node, EndpointTrail { address, attempts, last })) in asked.enumerate() {
+            let label = if nth == 0 { "tried" } else { "" };
+            write!(f, "  {label:<5} {node} at {address}")?;
+            match last {
+                None => writeln!(f, ": not tried")?,
+                Some(last) if *attempts == 1 => writeln!(f, ", once: {last}")?,
+                Some(last) => writeln!(f, ", {attempts} times, last: {last}")?,
+            }
+        }
+        match self.need {
+            Need::Write | Need::Read => {}
+            Need::AnyNode => return f.write_str("  start one of them; one is enough for this"),
+            Need::Node(node) => return write!(f, "  `raft-kv serve --node {}` starts it", node.as_u64()),
+        }
+        match self.leader_seen {
+            Some((leader, at)) => writeln!(f, "  last leader seen: {leader}, {:.1} s ago", at.elapsed().as_secs_f64())?,
+            None => writeln!(f, "  no leader was seen")?,
+        }
+        let nodes = self.endpoints.len();
+        let majority = nodes / 2 + 1;
+        write!(
+            f,
+            "  `raft-kv status` shows which nodes are up; of {nodes}, {majority} must be, and must reach each other"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).expect("because the tests count from 1")
+    }
+
+    fn trail() -> Trail {
+        let addresses = [(node(1), "10.0.0.1:7401"), (node(2), "10.0.0.2:7401"), (node(3), "10.0.0.3:7401")];
+        let mut trail = Trail::new(Need::Write, Duration::from_secs(2), addresses.into_iter());
+        trail.on_attempt(node(1), AttemptOutcome::Refused(Refusal::NotLeader { leader: Some(node(2)) }));
+        trail.on_attempt(node(2), AttemptOutcome::Connecting { waited: Duration::from_millis(250) });
+        trail.on_attempt(node(2), AttemptOutcome::Unreachable { reason: "timed out".to_owned() });
+        trail
+    }
+
+    #[test]
+    fn an_error_tells_what_was_tried_how_far_it_got_and_what_to_do() {
+        let error = ClientError::Unavailable(Box::new(trail()));
+        assert_eq!(
+            error.to_string(),
+            "no leader could take the write within 2s; nothing was changed\n  \
+             tried n1 at 10.0.0.1:7401, once: is not the leader; says that n2 is\n        \
+             n2 at 10.0.0.2:7401, 2 times, last: cannot be connected to: timed out\n        \
+             n3 at 10.0.0.3:7401: not tried\n  \
+             no leader was seen\n  \
+             `raft-kv status` shows which nodes are up; of 3, 2 must be, and must reach each other"
+        );
+    }
+
+    #[test]
+    fn an_operation_that_needs_one_node_says_so() {
+        let needing = |need| ClientError::Unavailable(Box::new(Trail { need, ..trail() })).to_string();
+        assert_eq!(
+            needing(Need::Node(node(3))),
+            "n3 did not answer within 2s\n  tried n3 at 10.0.0.3:7401: not tried\n  `raft-kv serve --node 3` starts it"
+        );
+        assert!(needing(Need::AnyNode).ends_with("\n  start one of them; one is enough for this"));
+    }
+
+    #[test]
+    fn a_write_may_be_applied_once_a_server_may_have_taken_it() {
+        let harmless = trail();
+        assert!(!harmless.may_be_applied());
+        for outcome in [
+            AttemptOutcome::NoAnswer { waited: Duration::from_secs(1) },
+            AttemptOutcome::Lost { reason: "reset".to_owned() },
+            AttemptOutcome::Refused(Refusal::Unknown { leader: None }),
+        ] {
+            let mut trail = harmless.clone();
+            trail.on_attempt(node(1), outcome.clone());
+            // A later, certain failure of another attempt takes nothing back.
+            trail.on_attempt(node(1), AttemptOutcome::Refused(Refusal::Busy));
+            assert!(trail.may_be_applied(), "{outcome:?}");
+        }
+    }
+}

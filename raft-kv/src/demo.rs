@@ -1,0 +1,48 @@
+//! `demo`: a cluster of real processes, one of which is killed while it is written to.
+//!
+//! | module | what for |
+//! |---|---|
+//! | `story` | what happens, in which order |
+//! | `cluster`, `process`, `ports` | the nodes, and that nothing of them is left behind |
+//! | `workload`, `expectation` | what is written, and what must follow from it |
+//! | `verification` | whether it did |
+//! | `report` | the table at the end |
+
+mod cluster;
+mod expectation;
+mod ports;
+mod process;
+mod report;
+mod story;
+mod verification;
+mod workload;
+
+use std::io;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::cli::arguments::Demo;
+use crate::cli::exit::Exit;
+use crate::cli::signals::StopSignals;
+
+/// Runs the demo until it ends or is asked to stop. Either way, no process is left.
+pub(crate) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
+    // Before anything is made that a signal could leave behind.
+    let mut stop = StopSignals::listen()?;
+    tokio::select! {
+        outcome = story::tell(arguments) => match outcome {
+            Ok(()) => Ok(Exit::Done.into()),
+            // For other commands that is a reader who has seen enough; here, nothing was shown yet.
+            Err(error) if Exit::is_closed_output(&error) => {
+                Err(anyhow::anyhow!("standard output was closed; all nodes were killed and nothing was checked"))
+            }
+            Err(error) => Err(error),
+        },
+        signal = stop.next() => {
+            // The story was dropped, and the cluster with it. The terminal may be gone.
+            let name = signal.name();
+            let _ = writeln!(io::stderr(), "{name}: stopped; all nodes were killed");
+            Ok(ExitCode::from(signal.exit_status()))
+        }
+    }
+}

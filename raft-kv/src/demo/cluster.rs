@@ -1,0 +1,270 @@
+//! The nodes of a demo, and the folder that they live in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use raft_kv::client::Client;
+use raft_kv::config::ClusterConfig;
+use raft_tokio::core::NodeId;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::ports;
+use super::process::NodeProcess;
+use super::workload::Draws;
+use crate::cli::exit::Exit;
+use crate::cli::health::{Finding, Health};
+use crate::cli::{init, status};
+
+/// How long one write or read may take. A failover takes a fraction of a second; a machine that
+/// is busy with other things takes its time.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nodes may take to start and to elect a leader.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a node may take to shut down after it was asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the nodes are asked how they are while something is waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long one of these questions may take.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Other programs may take a port between its choice and its use. More often than this, it is
+/// something else.
+const START_ATTEMPTS: u32 = 5;
+/// How many lines of each log are shown when something went wrong.
+const LOG_TAIL_LINES: usize = 12;
+
+/// A running cluster. Dropping it kills its processes and then, unless it is to be kept, removes
+/// its folder: fields are dropped in this order.
+pub(crate) struct Cluster {
+    processes: BTreeMap<NodeId, NodeProcess>,
+    client: Client,
+    config: ClusterConfig,
+    folder: Folder,
+}
+
+/// Where a cluster lives.
+enum Folder {
+    /// Removed when the demo ends.
+    Temporary(TempDir),
+    /// Named by the user, and kept.
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn new(keep: Option<&Path>) -> anyhow::Result<Self> {
+        match keep {
+            Some(path) => Ok(Self::Kept(path.to_owned())),
+            None => {
+                let made = tempfile::Builder::new().prefix("raft-kv-demo-").tempdir();
+                Ok(Self::Temporary(made.context("cannot make a temporary folder; TMPDIR names another place")?))
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(path) => path,
+        }
+    }
+
+    /// Makes it outlive the demo.
+    fn keep(self) -> PathBuf {
+        match self {
+            Self::Temporary(folder) => folder.keep(),
+            Self::Kept(path) => path,
+        }
+    }
+}
+
+/// Why nodes did not start.
+enum StartFailure {
+    /// Somebody else was faster with a port.
+    PortTaken,
+    Other(anyhow::Error),
+}
+
+impl Cluster {
+    /// Makes a cluster in `keep` or in a temporary folder, starts its nodes, and waits until they
+    /// follow one leader.
+    pub(crate) async fn start(nodes: u16, draws: &mut Draws, keep: Option<&Path>) -> anyhow::Result<(Self, NodeId)> {
+        for _ in 0..START_ATTEMPTS {
+            let folder = Folder::new(keep)?;
+            let base_port = ports::free_base(nodes, draws.next()).context("cannot find free UDP ports on 127.0.0.1")?;
+            let config = init::create(folder.path(), nodes, "127.0.0.1", base_port)?;
+            match Self::start_in(folder, config).await {
+                Ok(started) => return Ok(started),
+                Err(StartFailure::PortTaken) => remove_unstarted(keep)?,
+                Err(StartFailure::Other(error)) => return Err(error),
+            }
+        }
+        bail!(
+            "other programs took the ports that were free a moment before, {START_ATTEMPTS} times in a row; try again"
+        )
+    }
+
+    async fn start_in(folder: Folder, config: ClusterConfig) -> Result<(Self, NodeId), StartFailure> {
+        let connect = || anyhow::Ok(Client::connect(config.client(OPERATION_TIMEOUT)?)?);
+        let client = connect().map_err(StartFailure::Other)?;
+        let mut cluster = Self { processes: BTreeMap::new(), client, config, folder };
+        let outcome = cluster.start_all().await;
+        match outcome {
+            Ok(leader) => Ok((cluster, leader)),
+            Err(StartFailure::PortTaken) => Err(StartFailure::PortTaken),
+            Err(StartFailure::Other(error)) => Err(StartFailure::Other(cluster.explain(&error))),
+        }
+    }
+
+    async fn start_all(&mut self) -> Result<NodeId, StartFailure> {
+        for node in self.members() {
+            self.start_node(node).map_err(StartFailure::Other)?;
+        }
+        self.settle().await
+    }
+
+    /// Starts a node, for the first time or again.
+    pub(crate) fn start_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let process = NodeProcess::start(self.config.path(), node, &self.log_path(node))
+            .with_context(|| format!("cannot start the process of {node}"))?;
+        self.processes.insert(node, process);
+        Ok(())
+    }
+
+    /// Ends a node with SIGKILL; returns the number of the process that was.
+    pub(crate) fn kill_node(&mut self, node: NodeId) -> anyhow::Result<u32> {
+        let mut process = self.processes.remove(&node).with_context(|| format!("{node} is not running"))?;
+        process.kill().with_context(|| format!("cannot kill the process of {node}"))?;
+        Ok(process.id())
+    }
+
+    /// Waits until all running nodes answer and follow one leader, and says which.
+    async fn settle(&mut self) -> Result<NodeId, StartFailure> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            self.notice_deaths()?;
+            let health = self.health().await;
+            match health.leader {
+                Some(leader) if health.working == self.processes.len() => return Ok(leader),
+                Some(_) | None if Instant::now() >= deadline => {
+                    let limit = SETTLE_TIMEOUT.as_secs();
+                    return Err(StartFailure::Other(anyhow::anyhow!(
+                        "the nodes did not settle within {limit} s: {health}"
+                    )));
+                }
+                Some(_) | None => tokio::time::sleep(POLL_INTERVAL).await,
+            }
+        }
+    }
+
+    /// Waits until all running nodes follow one leader, and says which.
+    pub(crate) async fn leader(&mut self) -> anyhow::Result<NodeId> {
+        match self.settle().await {
+            Ok(leader) => Ok(leader),
+            Err(StartFailure::Other(error)) => Err(error),
+            Err(StartFailure::PortTaken) => {
+                bail!("another program took the port of a node while it was down; try again")
+            }
+        }
+    }
+
+    /// Whether a process that should run has ended.
+    fn notice_deaths(&mut self) -> Result<(), StartFailure> {
+        for process in self.processes.values_mut() {
+            let ended = process.ended().map_err(|error| StartFailure::Other(error.into()))?;
+            let Some(status) = ended else { continue };
+            if status.code() == Some(i32::from(Exit::AddressTaken as u8)) {
+                return Err(StartFailure::PortTaken);
+            }
+            let node = process.node();
+            return Err(StartFailure::Other(anyhow::anyhow!("the process of {node} ended by itself: {status}")));
+        }
+        Ok(())
+    }
+
+    async fn health(&self) -> Health {
+        Health::judge(&self.ask().await)
+    }
+
+    /// Asks the running nodes how they are.
+    pub(crate) async fn ask(&self) -> Vec<Finding> {
+        status::ask(&self.client, &self.processes.keys().copied().collect(), POLL_TIMEOUT).await
+    }
+
+    /// The client that everything is written and read with.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// All nodes, running or not.
+    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
+        self.config.nodes().map(|node| node.id).collect()
+    }
+
+    /// Where the cluster lives.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn log_path(&self, node: NodeId) -> PathBuf {
+        self.folder.path().join(format!("{node}.log"))
+    }
+
+    /// Shuts all nodes down in order.
+    ///
+    /// # Errors
+    /// If one of them does not, or had ended before.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        for process in self.processes.values_mut() {
+            process.ask_to_stop();
+        }
+        for (node, process) in &mut self.processes {
+            match process.wait(STOP_TIMEOUT).await? {
+                Some(status) if status.success() => {}
+                Some(status) => bail!("{node} was asked to shut down, and ended with {status}"),
+                None => bail!("{node} did not shut down within {} s", STOP_TIMEOUT.as_secs()),
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: ends everything but keeps the folder, and adds to the error where it is
+    /// and what the nodes said last.
+    pub(crate) fn explain(mut self, error: &anyhow::Error) -> anyhow::Error {
+        let mut text = format!("{}\n", Exit::explain(error));
+        for process in self.processes.values_mut() {
+            if let Ok(Some(status)) = process.ended() {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "  {} had ended by itself: {status}", process.node());
+            }
+        }
+        self.processes.clear();
+        for node in self.members() {
+            let log = fs::read_to_string(self.log_path(node)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let _ = writeln!(text, "  the last lines of {node}.log:");
+            for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
+                let _ = writeln!(text, "    {line}");
+            }
+        }
+        let kept = self.folder.keep();
+        let _ = write!(
+            text,
+            "  configuration, data and logs are kept in {}; remove it when you have seen enough",
+            kept.display()
+        );
+        anyhow::anyhow!(text).context("the demo failed")
+    }
+}
+
+/// Makes room for another attempt in the user's folder; nothing in it was ever used. Temporary
+/// ones are replaced, and removed by themselves.
+fn remove_unstarted(keep: Option<&Path>) -> anyhow::Result<()> {
+    match keep {
+        Some(path) => fs::remove_dir_all(path).with_context(|| format!("cannot clear {}", path.display())),
+        None => Ok(()),
+    }
+}

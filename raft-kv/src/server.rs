@@ -1,0 +1,299 @@
+//! Layer 3: the server: what a node does with a client's request.
+//!
+//! A write becomes a [`Command`] in the log, and its answer comes from the machine once it is
+//! applied; a read looks at the machine. Everything that could be wrong with a request is found
+//! before anything is proposed.
+
+use std::future::Future;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use raft_tokio::certs::CredentialsError;
+use raft_tokio::core::{NodeId, Status, Timing};
+use raft_tokio::transport::{Caller, Service};
+use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
+
+use crate::command::{Answer, Command, Operation};
+use crate::config::{ClusterConfig, ConfigError, NodeConfig};
+use crate::key::{Key, KeyError, KeyRange, Revision};
+use crate::machine::Machine;
+use crate::protocol::{
+    Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply, Request, Response,
+    StateSummary, Ticket, decode_request, encode_response,
+};
+use crate::store::{Page, PageLimit};
+
+/// Answers the clients of one node.
+pub struct KeyValueService {
+    node: Node<Machine>,
+}
+
+/// Starts node `id` of the cluster that `config` describes, with its service for clients, on the
+/// current runtime.
+///
+/// # Errors
+/// If the configuration has no such node, its certificate cannot be used, its address is not one
+/// of this machine, or its data directory is not its own or in use.
+pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<Machine>, ServeError> {
+    let node = config.node(id)?;
+    let credentials = config.node_credentials(node)?;
+    credentials.check_validity(SystemTime::now())?;
+    let started = Node::builder(config.cluster(), id, &node.data, listen_address(node)?, credentials)
+        .peers(config.endpoints())
+        .timing(timing)
+        .service(|node| Arc::new(KeyValueService::new(node)))
+        .start(Machine::new())?;
+    Ok(started)
+}
+
+/// The socket address that a node listens on.
+fn listen_address(node: &NodeConfig) -> Result<SocketAddr, ServeError> {
+    let address = node.listen.as_ref().unwrap_or(&node.address);
+    let resolved = address.to_socket_addrs().map(|mut found| found.next());
+    match resolved {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(ServeError::NoAddress { address: address.clone() }),
+        Err(error) => Err(ServeError::Unresolved { address: address.clone(), error }),
+    }
+}
+
+/// A node that did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration has no such node.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its certificate cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Its address means nothing here.
+    #[error("cannot resolve {address}, where the node is to listen: {error}")]
+    Unresolved {
+        /// The address.
+        address: String,
+        /// What the operating system says.
+        error: std::io::Error,
+    },
+    /// Its address has no address.
+    #[error("{address}, where the node is to listen, resolves to nothing")]
+    NoAddress {
+        /// The address.
+        address: String,
+    },
+    /// The replica did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl KeyValueService {
+    /// A service on top of `node`.
+    pub fn new(node: Node<Machine>) -> Self {
+        Self { node }
+    }
+}
+
+impl Service for KeyValueService {
+    fn call(&self, _caller: &Caller, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
+        let node = self.node.clone();
+        Box::pin(async move { encode_response(&respond(&node, &request).await) })
+    }
+}
+
+async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
+    match parse(bytes)? {
+        Asked::Write(command) => write(node, &command).await,
+        Asked::Range { range, limit, freshness } => read(node, range, limit, freshness).await,
+        Asked::Status => status(node).await,
+    }
+}
+
+/// A request whose parts are all valid.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Write(Command),
+    Range { range: KeyRange, limit: PageLimit, freshness: Freshness },
+    Status,
+}
+
+fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
+    if bytes.len() > REQUEST_BYTES_MAX {
+        return Err(too_large(Part::Request, bytes.len(), REQUEST_BYTES_MAX));
+    }
+    Ok(match decode_request(bytes).map_err(Refusal::Misunderstood)? {
+        Request::Register { nonce } => Asked::Write(Command::Register { nonce }),
+        Request::Put { ticket, key, value, if_revision } => {
+            in_session(ticket, Operation::Put { key: parse_key(key)?, value, if_revision })
+        }
+        Request::Delete { ticket, key, if_revision } => {
+            in_session(ticket, Operation::Delete { key: parse_key(key)?, if_revision })
+        }
+        Request::Range { range, limit, freshness } => {
+            let pairs = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            Asked::Range { range, limit: PageLimit { pairs, bytes: PAGE_BYTES_MAX }, freshness }
+        }
+        Request::Status => Asked::Status,
+    })
+}
+
+fn in_session(ticket: Ticket, operation: Operation) -> Asked {
+    let Ticket { session, sequence, acknowledged } = ticket;
+    Asked::Write(Command::Write { session, sequence, acknowledged, operation })
+}
+
+fn parse_key(bytes: Bytes) -> Result<Key, Refusal> {
+    Key::new(bytes).map_err(|error| match error {
+        KeyError::Empty => Refusal::EmptyKey,
+        KeyError::TooLarge { size, limit } => too_large(Part::Key, size, limit),
+    })
+}
+
+fn too_large(what: Part, size: usize, limit: usize) -> Refusal {
+    Refusal::TooLarge { what, size: size as u64, limit: limit as u64 }
+}
+
+async fn write(node: &Node<Machine>, command: &Command) -> Response {
+    let Proposed { answer, .. } = node.propose(command.encode()).await.map_err(|error| match error {
+        ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
+        ProposeError::Busy(_) => Refusal::Busy,
+        ProposeError::Unknown { leader } => Refusal::Unknown { leader },
+        ProposeError::TooLarge { size, limit } => too_large(Part::Request, size, limit),
+        ProposeError::StorageFailed => Refusal::StorageFailed,
+        ProposeError::Stopped => Refusal::Stopping,
+    })?;
+    respond_with(Answer::decode(&answer).map_err(Refusal::Misunderstood)?)
+}
+
+/// The machine's answer, in the client's terms.
+fn respond_with(answer: Answer) -> Response {
+    match answer {
+        Answer::Registered { session } => Ok(Reply::Registered { session }),
+        Answer::Put { revision, previous } => Ok(Reply::Put { revision, previous }),
+        Answer::Deleted { revision, previous } => Ok(Reply::Deleted { revision, previous }),
+        Answer::CompareFailed { revision, current } => Err(Refusal::CompareFailed { revision, current }),
+        Answer::SessionUnknown => Err(Refusal::SessionUnknown),
+        Answer::SequenceStale { floor } => Err(Refusal::SequenceStale { floor }),
+        Answer::SequenceAhead { ceiling } => Err(Refusal::SequenceAhead { ceiling }),
+        Answer::Malformed(error) => Err(Refusal::Misunderstood(error)),
+    }
+}
+
+async fn read(node: &Node<Machine>, range: KeyRange, limit: PageLimit, freshness: Freshness) -> Response {
+    let look = move |machine: &Machine| (machine.store().range(&range, limit), machine.store().revision());
+    let (page, revision): (Page, Revision) = match freshness {
+        Freshness::Linearizable => node.read(look).await,
+        Freshness::Stale => node.read_stale(look).await,
+    }
+    .map_err(refused)?;
+    let Page { kvs, more, count } = page;
+    Ok(Reply::Range { kvs, more, count, revision })
+}
+
+fn refused(error: ReadError) -> Refusal {
+    match error {
+        ReadError::NotLeader { leader } => Refusal::NotLeader { leader },
+        ReadError::Busy(_) => Refusal::Busy,
+        ReadError::StorageFailed => Refusal::StorageFailed,
+        ReadError::Stopped => Refusal::Stopping,
+    }
+}
+
+async fn status(node: &Node<Machine>) -> Response {
+    let status = node.status().await.map_err(refused)?;
+    let state = node.read_stale(summary).await.map_err(refused)?;
+    Ok(Reply::Status(Box::new(describe(&status, state))))
+}
+
+fn summary(machine: &Machine) -> StateSummary {
+    StateSummary {
+        index: machine.applied().index,
+        revision: machine.store().revision(),
+        keys: machine.store().len() as u64,
+        sessions: machine.sessions().len() as u64,
+        hash: machine.hash(),
+    }
+}
+
+fn describe(status: &Status, state: StateSummary) -> NodeStatus {
+    let Status { identity, role, hard_state, leader, membership, log, peers, load } = status;
+    NodeStatus {
+        node: identity.node,
+        cluster: identity.cluster,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role: *role,
+        term: hard_state.term,
+        leader: *leader,
+        last: log.last.index,
+        durable: log.durable,
+        commit: log.commit,
+        applied: log.applied,
+        state,
+        peers: peers
+            .iter()
+            .map(|peer| PeerProgress {
+                node: peer.node,
+                matched: peer.matched,
+                probing: peer.probing,
+                silent_for_ms: u64::try_from(peer.silent_for.as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect(),
+        voters: membership.voters().iter().map(|member| member.node).collect(),
+        storage_failed: load.storage_failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::DecodeError;
+    use crate::protocol::encode_request;
+    use crate::session::{Sequence, SessionId};
+
+    fn put(key: Bytes, value: Bytes) -> Request {
+        let ticket = Ticket { session: SessionId::new(4), sequence: Sequence::new(2), acknowledged: Sequence::new(1) };
+        Request::Put { ticket, key, value, if_revision: None }
+    }
+
+    fn asked(request: &Request) -> Result<Asked, Refusal> {
+        parse(&encode_request(request))
+    }
+
+    #[test]
+    fn a_write_becomes_a_command_of_its_session() {
+        let operation =
+            Operation::Put { key: Key::new("k").expect("because it has a byte"), value: "v".into(), if_revision: None };
+        let command = Command::Write {
+            session: SessionId::new(4),
+            sequence: Sequence::new(2),
+            acknowledged: Sequence::new(1),
+            operation,
+        };
+        assert_eq!(asked(&put("k".into(), "v".into())), Ok(Asked::Write(command)));
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_refused_with_size_and_limit() {
+        assert_eq!(asked(&put(Bytes::new(), Bytes::new())), Err(Refusal::EmptyKey));
+        let long = asked(&put(vec![b'k'; 4097].into(), Bytes::new()));
+        assert_eq!(long, Err(Refusal::TooLarge { what: Part::Key, size: 4097, limit: 4096 }));
+        let request = encode_request(&put("k".into(), vec![0; REQUEST_BYTES_MAX].into()));
+        let size = request.len() as u64;
+        assert_eq!(parse(&request), Err(Refusal::TooLarge { what: Part::Request, size, limit: 1_572_864 }));
+    }
+
+    #[test]
+    fn the_largest_key_and_value_fit_into_a_request() {
+        let request = put(vec![b'k'; Key::BYTES_MAX].into(), vec![0; crate::protocol::VALUE_BYTES_MAX].into());
+        assert!(asked(&request).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_request_is_not_understood() {
+        assert_eq!(parse(b""), Err(Refusal::Misunderstood(DecodeError::Foreign)));
+        let newer = [&[0xc2, 2][..], &encode_request(&Request::Status)[2..]].concat();
+        let unsupported = DecodeError::UnsupportedVersion { found: 2, newest: 1 };
+        assert_eq!(parse(&newer), Err(Refusal::Misunderstood(unsupported)));
+    }
+}

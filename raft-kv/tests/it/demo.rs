@@ -1,0 +1,164 @@
+//! The demonstration, and that nothing of it is left behind.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{ChildStdout, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::{Ended, Process, folder, processes_mentioning, raft_kv, run, text, wait_for};
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
+
+/// A demo under way, with a place of its own for temporary folders.
+struct Demo {
+    process: Process,
+    stdout: BufReader<ChildStdout>,
+    temporary: TempDir,
+}
+
+impl Demo {
+    fn start(arguments: &[&str]) -> Self {
+        let temporary = folder();
+        let log = File::create(temporary.path().join("stderr")).expect("because the test's folder is writable");
+        let mut command = raft_kv();
+        command.arg("demo").args(arguments).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(log);
+        let mut process = Process::start(&mut command);
+        let stdout = process.child().stdout.take().expect("because it is piped");
+        Self { process, stdout: BufReader::new(stdout), temporary }
+    }
+
+    /// Reads the demo's lines up to one with this text.
+    fn read_until(&mut self, part: &str) {
+        let mut lines = String::new();
+        while !lines.contains(part) {
+            let count = self.stdout.read_line(&mut lines).expect("because the demo prints text");
+            assert!(count > 0, "the demo ended without \"{part}\":\n{lines}{}", self.stderr());
+        }
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.temporary.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// Sees that neither a process nor a folder is left.
+    fn expect_nothing_left(&self) {
+        wait_for("the end of all nodes", || {
+            let left = processes_mentioning(self.temporary.path());
+            left.is_empty().then_some(())
+        });
+        assert_eq!(names(self.temporary.path()), ["stderr"], "{}", self.stderr());
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("because the test's folder exists");
+    entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.to_owned())).collect()
+}
+
+#[test]
+fn the_demo_survives_the_death_of_its_leader_and_shows_it() {
+    let temporary = folder();
+    let output = raft_kv().args(["demo", "--load", SAMPLE, "--seed", "7"]).env("TMPDIR", temporary.path()).output();
+    let story = Ended::from(output.expect("because the program was built for this test")).expect_output();
+    for part in [
+        "seed 7",
+        "3 nodes up, TLS on, leader n",
+        "killed the leader n",
+        "new leader n",
+        "writes are acknowledged again",
+        "restarted from its disk",
+        "2,000 writes acknowledged to 2,000 keys",
+        "converged on state hash",
+        "2,000 keys read back",
+        "elections",
+        "failover",
+        "latency p99",
+        "everything held",
+    ] {
+        assert!(story.contains(part), "there is no \"{part}\" in\n{story}");
+    }
+    assert!(names(temporary.path()).is_empty());
+}
+
+#[test]
+fn a_cluster_without_failover_waits_for_its_node_and_loses_nothing() {
+    let folder = folder();
+    let file = folder.path().join("one.tsv");
+    fs::write(&file, "only\tline\n").expect("because the test's folder is writable");
+    let story = run(&["demo", "--nodes", "1", "--load", text(&file)]).expect_output();
+    for part in ["1 node up", "are no majority", "restarted from its disk", "everything held"] {
+        assert!(story.contains(part), "there is no \"{part}\" in\n{story}");
+    }
+}
+
+#[test]
+fn signals_end_the_demo_without_a_trace() {
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut demo = Demo::start(&[]);
+        demo.read_until("nodes up");
+        assert_eq!(processes_mentioning(demo.temporary.path()).len(), 3);
+        demo.process.signal(signal);
+        assert_eq!(demo.process.wait(), Some(status), "{}", demo.stderr());
+        assert!(demo.stderr().contains(&format!("SIG{signal}: stopped")), "{}", demo.stderr());
+        demo.expect_nothing_left();
+    }
+}
+
+#[test]
+fn a_closed_standard_output_ends_the_demo_without_a_trace() {
+    let mut demo = Demo::start(&[]);
+    demo.read_until("nodes up");
+    let Demo { mut process, stdout, temporary } = demo;
+    drop(stdout);
+    assert_eq!(process.wait(), Some(1));
+    let message = fs::read_to_string(temporary.path().join("stderr")).unwrap_or_default();
+    assert!(message.contains("standard output was closed"), "{message}");
+    wait_for("the end of all nodes", || processes_mentioning(temporary.path()).is_empty().then_some(()));
+    assert_eq!(names(temporary.path()), ["stderr"]);
+}
+
+#[test]
+fn nodes_do_not_outlive_a_demo_that_is_killed() {
+    let mut demo = Demo::start(&[]);
+    demo.read_until("nodes up");
+    demo.process.kill();
+    wait_for("the end of all nodes", || processes_mentioning(demo.temporary.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn what_is_kept_can_be_gone_on_with() {
+    let folder = folder();
+    let kept = folder.path().join("kept");
+    let story = run(&["demo", "--load", SAMPLE, "--keep", text(&kept)]).expect_output();
+    let config = kept.join("cluster.toml");
+    let next = format!("raft-kv serve --config {} --node 2", text(&config));
+    assert!(story.contains(&next), "there is no \"{next}\" in\n{story}");
+    for name in ["cluster.toml", "certs", "n1", "n1.log", "n3.log"] {
+        assert!(names(&kept).iter().any(|found| found == name), "there is no {name} in {:?}", names(&kept));
+    }
+
+    let _nodes = [1, 2, 3].map(|node| {
+        let mut command = raft_kv();
+        command.args(["serve", "--until-stdin-closes", "--config", text(&config), "--node", &node.to_string()]);
+        Process::start(command.stderr(Stdio::null()))
+    });
+    let listing = wait_for("the cluster to serve again", || {
+        let ended = run(&["range", "--keys-only", "--config", text(&config)]);
+        (ended.status == Some(0)).then_some(ended.stdout)
+    });
+    assert_eq!(listing.lines().count(), 2000);
+}
+
+#[test]
+fn verbose_demos_and_demos_with_a_seed_of_their_own_are_told_apart() {
+    let seeds = [(), ()].map(|()| {
+        let mut demo = Demo::start(&["--nodes", "1"]);
+        let mut line = String::new();
+        demo.stdout.read_line(&mut line).expect("because the demo prints text");
+        line.split("seed ").nth(1).map(str::to_owned)
+    });
+    assert!(seeds[0].is_some());
+    assert_ne!(seeds[0], seeds[1]);
+}

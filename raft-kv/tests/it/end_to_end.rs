@@ -1,0 +1,165 @@
+//! Three processes and every client command against them.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Ended, raft_kv, run_with_input, text};
+
+fn as_json(ended: Ended) -> Value {
+    serde_json::from_str(&ended.expect_output()).expect("because the output is one JSON document")
+}
+
+#[test]
+fn what_is_put_can_be_read_listed_changed_and_deleted() {
+    let cluster = Cluster::start(3);
+    cluster.wait_for_verdict("HEALTHY");
+
+    assert_eq!(cluster.run(&["put", "hello", "world"]).expect_output(), "revision 2\n");
+    assert_eq!(cluster.run(&["get", "hello"]).expect_output(), "world\n");
+    let pair = json!({ "key": "hello", "value": "world", "create_revision": 2, "mod_revision": 2, "version": 1 });
+    let document = as_json(cluster.run(&["get", "hello", "--output", "json"]));
+    assert_eq!(document, json!({ "revision": 2, "kv": pair }));
+
+    // Conditions: on the right revision, on a wrong one, and on absence.
+    assert_eq!(cluster.run(&["put", "hello", "you", "--if-rev", "2"]).expect_output(), "revision 3\n");
+    cluster.run(&["put", "hello", "all", "--if-rev", "2"]).expect_error(4, &["nothing was changed", "revision 3"]);
+    assert_eq!(cluster.run(&["put", "lock", "me", "--if-rev", "0"]).expect_output(), "revision 4\n");
+    cluster.run(&["put", "lock", "us", "--if-rev", "0"]).expect_error(4, &["nothing was changed", "revision 4"]);
+    cluster.run(&["put", "nobody", "x", "--if-rev", "1"]).expect_error(4, &["does not exist"]);
+
+    // Listings.
+    for key in ["a", "b/1", "b/2", "c"] {
+        cluster.run(&["put", key, key]).expect_output();
+    }
+    let all = "a\ta\nb/1\tb/1\nb/2\tb/2\nc\tc\nhello\tyou\nlock\tme\n";
+    assert_eq!(cluster.run(&["range"]).expect_output(), all);
+    assert_eq!(cluster.run(&["range", "--prefix", "b/", "--keys-only"]).expect_output(), "b/1\nb/2\n");
+    assert_eq!(cluster.run(&["range", "b", "hello"]).expect_output(), "b/1\tb/1\nb/2\tb/2\nc\tc\n");
+    assert_eq!(cluster.run(&["range", "c", "--limit", "2"]).expect_output(), "c\tc\nhello\tyou\n");
+    let document = as_json(cluster.run(&["range", "--limit", "1", "--keys-only", "-o", "json"]));
+    let pair = json!({ "key": "a", "create_revision": 5, "mod_revision": 5, "version": 1 });
+    assert_eq!(document, json!({ "revision": 8, "count": 6, "more": true, "kvs": [pair] }));
+
+    // Deletion.
+    assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "1 key deleted, revision 9\n");
+    assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "0 keys deleted, revision 9\n");
+    cluster.run(&["get", "hello"]).expect_error(3, &["no key \"hello\"", "revision 9"]);
+    let document = cluster.run(&["get", "hello", "--output", "json"]);
+    assert_eq!(document.status, Some(3));
+    assert!(document.stdout.contains("\"kv\": null"), "{document:?}");
+}
+
+#[test]
+fn values_and_keys_are_any_bytes() {
+    let cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    let path = cluster.config_path();
+    let config = text(&path);
+    let value = [&b"two\nlines and \xff"[..], &[0]].concat();
+    assert_eq!(run_with_input(&["put", "raw", "-", "--config", config], &value).expect_output(), "revision 2\n");
+    let output = raft_kv().args(["get", "raw", "--config", config]).output();
+    assert_eq!(output.expect("because the program was built for this test").stdout, [&value[..], b"\n"].concat());
+    assert_eq!(cluster.run(&["range"]).expect_output(), "raw\ttwo\\x0alines and \\xff\\x00\n");
+    let document = as_json(cluster.run(&["get", "raw", "-o", "json"]));
+    assert_eq!(document["kv"]["value_b64"], json!("dHdvCmxpbmVzIGFuZCD/AA=="));
+    // The largest value there is.
+    let value = vec![b'v'; raft_kv::protocol::VALUE_BYTES_MAX];
+    run_with_input(&["put", "large", "-", "--config", config], &value).expect_output();
+    assert_eq!(cluster.run(&["get", "large"]).expect_output().len(), value.len() + 1);
+    // A key that looks like a flag.
+    cluster.run(&["put", "--", "--key", "--value"]).expect_error(2, &["--config"]);
+}
+
+#[test]
+fn a_file_is_loaded_and_every_node_has_it() {
+    let cluster = Cluster::start(3);
+    cluster.wait_for_verdict("HEALTHY");
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
+    let document = as_json(cluster.run(&["load", sample, "-o", "json"]));
+    assert_eq!((&document["stored"], &document["revision"]), (&json!(2000), &json!(2001)));
+    let mut lines: Vec<String> =
+        fs::read_to_string(sample).expect("because the sample is committed").lines().map(str::to_owned).collect();
+    lines.sort();
+    let listing = lines.join("\n") + "\n";
+    assert_eq!(cluster.run(&["range"]).expect_output(), listing);
+    for node in ["1", "n2", "3"] {
+        crate::support::wait_for("the replica to catch up", || {
+            (cluster.run(&["range", "--stale", "--node", node]).stdout == listing).then_some(())
+        });
+    }
+    // From a pipe, over what is there: every key once more.
+    let content = fs::read(sample).expect("because the sample is committed");
+    let path = cluster.config_path();
+    let ended = run_with_input(&["load", "-", "--config", text(&path), "-o", "json"], &content);
+    let document: Value = serde_json::from_str(&ended.stdout).expect("because the output is one JSON document");
+    assert_eq!(document["revision"], json!(4001));
+}
+
+#[test]
+fn status_says_how_the_cluster_is_while_nodes_fail_and_come_back() {
+    let mut cluster = Cluster::start(3);
+    let status = cluster.wait_for_verdict("HEALTHY – 3 of 3 nodes, leader n");
+    assert!(status.contains("tolerates 1 more failure"), "{status}");
+    assert!(status.contains("NODE") && status.contains("follower"), "{status}");
+    cluster.run(&["put", "a", "1"]).expect_output();
+
+    let document = as_json(cluster.run(&["status", "-o", "json"]));
+    assert_eq!((&document["verdict"], &document["nodes"][0]["node"]), (&json!("HEALTHY"), &json!("n1")));
+    let leader = document["leader"].as_str().and_then(|leader| leader.strip_prefix('n')?.parse().ok());
+    let leader: u64 = leader.expect("because a healthy cluster has a leader");
+
+    // The leader dies: the others go on.
+    cluster.kill_node(leader);
+    let status = cluster.wait_for_verdict("DEGRADED – 2 of 3 nodes");
+    assert!(status.contains(&format!("n{leader} does not answer")), "{status}");
+    cluster.run(&["put", "a", "2", "--timeout", "30s"]).expect_output();
+
+    // Another one dies: nothing can be done, and the message says what was tried.
+    let other = leader % 3 + 1;
+    cluster.kill_node(other);
+    let ended = cluster.run(&["status", "--timeout", "2s"]);
+    assert_eq!(ended.status, Some(6), "{ended:#?}");
+    assert!(ended.stdout.starts_with("DOWN"), "{ended:#?}");
+    for command in [&["get", "a"][..], &["range"], &["del", "a"]] {
+        let arguments = [command, &["--timeout", "1s"]].concat();
+        let ended = cluster.run(&arguments);
+        // A delete may have reached the log of the node that is left.
+        assert!(matches!(ended.status, Some(5 | 6)), "{ended:#?}");
+        for part in ["127.0.0.1:", "n1", "n2", "n3"] {
+            assert!(ended.stderr.contains(part), "{ended:#?}");
+        }
+    }
+    let left = (1..=3).find(|node| *node != leader && *node != other).expect("because two of three are down");
+    assert_eq!(cluster.run(&["get", "a", "--stale", "--node", &left.to_string()]).expect_output(), "2\n");
+    assert_eq!(cluster.run(&["get", "a", "--stale"]).expect_output(), "2\n");
+
+    // They come back with everything they had promised.
+    cluster.start_node(leader);
+    cluster.start_node(other);
+    cluster.wait_for_verdict("HEALTHY");
+    let ended = cluster.run(&["get", "a", "--timeout", "30s"]);
+    // The delete of unknown outcome may have happened after all.
+    assert!(ended.status == Some(3) || ended.stdout == "2\n", "{ended:#?}");
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_ends_in_order_and_says_so() {
+    let mut cluster = Cluster::start(3);
+    cluster.wait_for_verdict("HEALTHY");
+    for (node, signal) in [(1, "TERM"), (2, "INT"), (3, "HUP")] {
+        cluster.node(node).signal(signal);
+        assert_eq!(cluster.node(node).wait(), Some(0));
+        let log = cluster.log(node);
+        assert!(log.contains(&format!("n{node} shuts down: SIG{signal}")), "{log}");
+        assert!(log.contains(&format!("n{node} has shut down")), "{log}");
+    }
+}
+
+#[test]
+fn a_server_whose_owner_dies_ends_as_well() {
+    let mut cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    drop(cluster.node(1).child().stdin.take());
+    assert_eq!(cluster.node(1).wait(), Some(0));
+}

@@ -1,0 +1,210 @@
+//! Rounds of `kill -9` while the cluster is written to, and what is left of what it promised.
+//!
+//! `RAFT_KV_KILL_ROUNDS` and `RAFT_KV_KILL_SEED` set how many rounds, and which nodes at which
+//! moments.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raft_kv::client::{Client, ClientError, Consistency, PutOptions, RangeRequest};
+use raft_kv::key::{KeyRange, Revision};
+use raft_kv::protocol::NodeStatus;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::support::{Cluster, PATIENCE, node};
+
+const NODES: u64 = 3;
+const WRITERS: u64 = 32;
+
+/// What the writers know.
+#[derive(Default)]
+struct Record {
+    /// Each key with the revision in its acknowledgement.
+    acknowledged: BTreeMap<String, Revision>,
+    /// Keys whose writes may or may not have happened.
+    unknown: Vec<String>,
+}
+
+/// Writes that go on until they are told to stop.
+struct Load {
+    writers: JoinSet<Record>,
+    stop: Arc<AtomicBool>,
+    acknowledged: watch::Receiver<u64>,
+}
+
+impl Load {
+    fn begin(client: &Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (count, acknowledged) = watch::channel(0);
+        let (count, next) = (Arc::new(count), Arc::new(AtomicU64::new(0)));
+        let mut writers = JoinSet::new();
+        for _ in 0..WRITERS {
+            writers.spawn(write(client.clone(), next.clone(), stop.clone(), count.clone()));
+        }
+        Self { writers, stop, acknowledged }
+    }
+
+    /// Waits until this many further writes are acknowledged.
+    async fn advance(&mut self, writes: u64) {
+        let target = *self.acknowledged.borrow() + writes;
+        let reached = tokio::time::timeout(PATIENCE, self.acknowledged.wait_for(|count| *count >= target)).await;
+        let reached = reached.unwrap_or_else(|_| panic!("no {writes} writes were acknowledged within {PATIENCE:?}"));
+        reached.expect("because the writers have not been stopped");
+    }
+
+    async fn end(mut self) -> Record {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut record = Record::default();
+        while let Some(writer) = self.writers.join_next().await {
+            let writer = writer.expect("because a write that fails ends the test");
+            record.acknowledged.extend(writer.acknowledged);
+            record.unknown.extend(writer.unknown);
+        }
+        record
+    }
+}
+
+/// Writes keys that nobody else writes, one after the other.
+async fn write(client: Client, next: Arc<AtomicU64>, stop: Arc<AtomicBool>, count: Arc<watch::Sender<u64>>) -> Record {
+    let mut record = Record::default();
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("key/{:08}", next.fetch_add(1, Ordering::Relaxed));
+        match client.put(key.clone(), value_of(&key), PutOptions::default()).await {
+            Ok(reply) => {
+                record.acknowledged.insert(key, reply.revision);
+                count.send_modify(|count| *count += 1);
+            }
+            Err(ClientError::OutcomeUnknown { .. }) => record.unknown.push(key),
+            Err(error) => panic!("two of three nodes are up, but: {error}"),
+        }
+    }
+    record
+}
+
+fn value_of(key: &str) -> Bytes {
+    Bytes::from(format!("the value of {key}"))
+}
+
+/// A seed's numbers (SplitMix64).
+struct Draws(u64);
+
+impl Draws {
+    fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + (mixed ^ (mixed >> 31)) % (high - low)
+    }
+}
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    match env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is \"{text}\", which is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Polls until all nodes have applied everything, and returns how they are.
+async fn converged(client: &Client) -> Vec<NodeStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut nodes = Vec::new();
+        for number in 1..=NODES {
+            nodes.extend(client.status(node(number)).await);
+        }
+        let last = nodes.iter().map(|status| status.last).max();
+        let done = |status: &NodeStatus| Some(status.applied) == last && status.state.index == nodes[0].state.index;
+        if nodes.len() == NODES as usize && nodes.iter().all(done) {
+            return nodes;
+        }
+        assert!(Instant::now() < deadline, "the nodes did not converge within {PATIENCE:?}: {nodes:#?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until a node that was restarted has applied what was committed when it came back.
+async fn caught_up(client: &Client, number: u64) {
+    let wait = async {
+        let mut target = None;
+        loop {
+            if let Ok(status) = client.status(node(number)).await {
+                // Only a leader's word makes the commit index of a new start known.
+                if target.is_none() && status.leader.is_some() {
+                    target = Some(status.last);
+                }
+                if target.is_some_and(|target| status.applied >= target) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "n{number} did not come back within {PATIENCE:?}");
+}
+
+/// Compares one node's own copy with what was acknowledged.
+async fn expect_everything(client: &Client, number: u64, record: &Record) {
+    let consistency = Consistency::Stale { node: Some(node(number)) };
+    let request = RangeRequest { range: KeyRange::all(), limit: None, consistency };
+    let listing = client.range(request).await.expect("because the node is up");
+    let mut found: BTreeMap<&[u8], _> = listing.kvs.iter().map(|pair| (&pair.key[..], pair)).collect();
+    let mut missing = Vec::new();
+    for (key, revision) in &record.acknowledged {
+        match found.remove(key.as_bytes()) {
+            Some(pair) if pair.mod_revision == *revision && pair.version == 1 && pair.value == value_of(key) => {}
+            Some(pair) => panic!("{key} was acknowledged at revision {revision}, but n{number} has {pair:?}"),
+            None => missing.push(key),
+        }
+    }
+    assert!(missing.is_empty(), "n{number} has lost {} acknowledged writes: {missing:?}", missing.len());
+    for key in &record.unknown {
+        found.remove(key.as_bytes());
+    }
+    assert!(found.is_empty(), "n{number} has keys that nobody wrote: {found:?}");
+}
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost_when_nodes_are_killed_while_loading() {
+    let rounds = from_environment("RAFT_KV_KILL_ROUNDS", 3);
+    let seed = from_environment("RAFT_KV_KILL_SEED", 1);
+    let begun = Instant::now();
+    let mut draws = Draws(seed);
+    let mut cluster = Cluster::start(3);
+    let client = cluster.client(PATIENCE);
+    let mut load = Load::begin(&client);
+    let mut leaders_killed = 0_u64;
+    for round in 1..=rounds {
+        load.advance(draws.between(50, 1_000)).await;
+        let number = draws.between(1, NODES + 1);
+        let was_leader = client.leader() == Some(node(number));
+        leaders_killed += u64::from(was_leader);
+        cluster.kill_node(number);
+        // A majority is left, so writes go on.
+        load.advance(draws.between(50, 1_000)).await;
+        cluster.start_node(number);
+        caught_up(&client, number).await;
+        let role = if was_leader { "the leader" } else { "a follower" };
+        let writes = *load.acknowledged.borrow();
+        println!("round {round} of {rounds}: killed n{number}, {role}; {writes} writes acknowledged so far");
+    }
+    let record = load.end().await;
+    let nodes = converged(&client).await;
+    for status in &nodes {
+        assert_eq!(status.state, nodes[0].state, "{} and {} differ", status.node, nodes[0].node);
+        expect_everything(&client, status.node.as_u64(), &record).await;
+    }
+    println!(
+        "kill rounds: {rounds} rounds (seed {seed}), {leaders_killed} times the leader; {} writes acknowledged, \
+         0 missing, {} of unknown outcome; {NODES} nodes at state hash {}; {:.1} s",
+        record.acknowledged.len(),
+        record.unknown.len(),
+        nodes[0].state.hash,
+        begun.elapsed().as_secs_f64()
+    );
+}

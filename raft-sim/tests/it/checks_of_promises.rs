@@ -1,0 +1,166 @@
+//! The checks of what may leave before the disk has it notice what they are there for.
+
+use raft_core::{Effect, HardState, PeerStatus, Position, Purpose, ReadId, RoleKind, Round, Rpc};
+use raft_sim::Invariant;
+use raft_sim::checks::Inbox;
+use std::time::Duration;
+
+use crate::rig::{Rig, apply, ask_vote, blank, fired, grant, index, node, send, term};
+
+#[test]
+fn a_request_for_votes_before_the_own_vote_is_durable_is_noticed() {
+    let mut rig = Rig::new();
+    let own = rig.vote(1, Some(1));
+    let verdict = rig.step(1, |status| status.role = RoleKind::Candidate, vec![own, ask_vote(2, 1, Position::ZERO)]);
+    assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn a_vote_that_leaves_before_it_is_durable_is_noticed() {
+    let mut rig = Rig::new();
+    let own = rig.vote(1, Some(1));
+    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.sync(1);
+    assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
+    let vote = rig.vote(1, Some(1));
+    assert_eq!(fired(rig.step(2, |_| {}, vec![vote, grant(1, 1)])), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn a_vote_of_a_term_that_is_durably_over_may_leave() {
+    let mut rig = Rig::new();
+    let own = rig.vote(1, Some(1));
+    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.sync(1);
+    assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
+    let newer = rig.vote(2, None);
+    assert_eq!(rig.step(2, |_| {}, vec![newer]), Ok(()));
+    rig.sync(2);
+    assert_eq!(rig.step(2, |_| {}, vec![grant(1, 1)]), Ok(()));
+}
+
+#[test]
+fn a_leader_whose_own_vote_is_not_durable_is_noticed() {
+    let mut rig = Rig::new();
+    let own = rig.vote(1, Some(1));
+    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.sync(1);
+    assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
+    for voter in [2, 3] {
+        let vote = rig.vote(1, Some(1));
+        assert_eq!(rig.step(voter, |_| {}, vec![vote]), Ok(()));
+        rig.sync(voter);
+        assert_eq!(rig.step(voter, |_| {}, vec![grant(1, 1)]), Ok(()));
+    }
+    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store());
+    let verdict = rig.step(1, |status| status.role = RoleKind::Leader, Vec::new());
+    assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn an_acknowledgement_of_entries_that_are_not_durable_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 1);
+    rig.take(2, 1, vec![blank(1, 1)]);
+    let reply = Rpc::AppendReply { term: term(1), round: Round::new(1), matched: index(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, reply.clone())])), Some(Invariant::DurableBeforeSend));
+    let beat = Rpc::HeartbeatReply { term: term(1), round: Round::new(1), matched: index(1), verified: index(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, beat)])), Some(Invariant::DurableBeforeSend));
+    rig.sync(2);
+    assert_eq!(rig.step(2, |_| {}, vec![send(1, reply)]), Ok(()));
+}
+
+#[test]
+fn an_acknowledgement_in_a_term_that_is_not_durable_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.elect(1, 3, 2);
+    let newer = rig.vote(2, None);
+    let reply = Rpc::AppendReply { term: term(2), round: Round::new(1), matched: index(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![newer, send(1, reply)])), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn an_acknowledgement_in_a_term_that_is_over_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let newer = rig.vote(2, None);
+    assert_eq!(rig.step(2, |_| {}, vec![newer]), Ok(()));
+    let reply = Rpc::AppendReply { term: term(1), round: Round::new(1), matched: index(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, reply)])), Some(Invariant::Provenance));
+}
+
+#[test]
+fn a_node_that_believes_too_much_durable_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 1);
+    let verdict = rig.step(1, |status| status.log.durable = index(1), Vec::new());
+    assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn an_entry_applied_before_it_is_durable_here_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    assert_eq!(rig.commit(3, 1), Ok(()));
+    assert_eq!(fired(rig.step(3, |_| {}, vec![apply(vec![blank(1, 1)])])), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn a_read_of_entries_that_the_disk_does_not_have_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let read = Effect::ReadLog {
+        id: ReadId::new(1),
+        purpose: Purpose::Apply,
+        from: index(2),
+        through: index(2),
+        max_bytes: 1,
+    };
+    assert_eq!(fired(rig.step(1, |_| {}, vec![read])), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn a_node_that_votes_after_its_disk_has_failed_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let told = Inbox { storage_failed: true, ..Inbox::default() };
+    assert_eq!(rig.step_with(2, told, |_| {}, Vec::new()), Ok(()));
+    assert_eq!(fired(rig.step(2, |_| {}, vec![grant(1, 1)])), Some(Invariant::DurableBeforeSend));
+}
+
+#[test]
+fn a_term_that_falls_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 2);
+    let older = rig.vote(1, None);
+    assert_eq!(fired(rig.step(2, |_| {}, vec![older])), Some(Invariant::TermMonotonic));
+}
+
+#[test]
+fn a_term_that_falls_on_a_disk_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 2);
+    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store());
+    assert_eq!(rolled_back.hard_state(), HardState::default());
+    assert_eq!(fired(rig.checks.on_start(node(2), &rolled_back, index(0))), Some(Invariant::TermMonotonic));
+}
+
+#[test]
+fn an_entry_of_a_term_that_the_disk_would_not_know_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 1);
+    let write = rig.persist(vec![blank(1, 1)]);
+    assert_eq!(fired(rig.step(3, |_| {}, vec![write])), Some(Invariant::TermMonotonic));
+}
+
+#[test]
+fn too_many_appends_in_flight_are_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let peer = PeerStatus {
+        node: node(2),
+        matched: index(1),
+        next: index(2),
+        probing: false,
+        inflight: 129,
+        silent_for: Duration::ZERO,
+    };
+    let verdict = rig.step(1, |status| status.peers = vec![peer], Vec::new());
+    assert_eq!(fired(verdict), Some(Invariant::Bounds));
+}
