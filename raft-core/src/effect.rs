@@ -180,8 +180,10 @@ impl fmt::Display for Observation {
             Self::Role { term, role } => write!(f, "@{term} {role}"),
             Self::Leader { term, leader: Some(leader) } => write!(f, "@{term} follows {leader}"),
             Self::Leader { term, leader: None } => write!(f, "@{term} knows no leader"),
-            Self::Accepted { request, position } => write!(f, "accepted request {request} as {position}"),
-            Self::Committed { position } => write!(f, "committed {position}"),
+            Self::Accepted { request, position } => {
+                write!(f, "@{} accepted request {request} as {position}", position.term)
+            }
+            Self::Committed { position } => write!(f, "@{} committed {position}", position.term),
         }
     }
 }

@@ -51,8 +51,11 @@ pub(crate) fn on_vote(state: &mut State, role: &mut Role, from: NodeId, last: Po
         // They have voted for themselves.
         Role::Candidate(_) | Role::Leader(_) => false,
     };
-    let unpledged = state.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
-    if state.storage_failed || !free || !unpledged || last < state.log.last() {
+    let pledged = state.hard_state.voted_for == Some(from);
+    // The gate has asked this of a newer term; but a term can also have been adopted by other
+    // means, such as a refusal that overtook the request.
+    let unpledged = state.hard_state.voted_for.is_none() && !is_leader_alive(state, role);
+    if state.storage_failed || !free || !(pledged || unpledged) || last < state.log.last() {
         state.outbox.send(from, Rpc::VoteReply { term: state.hard_state.term, verdict: Verdict::Refused });
         return Next::Stay;
     }

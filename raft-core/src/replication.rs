@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -135,7 +136,7 @@ pub(crate) fn append_proposals(state: &mut State, leader: &mut Leader) {
     let term = state.term();
     let first = state.log.last().index.next();
     let mut index = first;
-    let mut batch = alloc::vec::Vec::with_capacity(leader.proposals.staged.len());
+    let mut batch = Vec::with_capacity(leader.proposals.staged.len());
     for (request, command) in leader.proposals.staged.drain(..) {
         leader.proposals.appended.push_back((index, request));
         state.outbox.observe(Observation::Accepted { request, position: Position::new(index, term) });
@@ -239,7 +240,7 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
         return;
     }
     let round = open_round(state.now(), &state.config.timing(), &mut leader.rounds);
-    send_append(state, *node, progress, round, entries.clone(), &mut None);
+    send_append(state, *node, progress, round, entries.clone(), &mut Vec::new());
 }
 
 fn open_round(now: Time, timing: &crate::config::Timing, rounds: &mut crate::role::Rounds) -> Round {
@@ -265,20 +266,20 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
             state.outbox.send(*node, Rpc::Heartbeat { term: state.hard_state.term, round, commit });
         }
     }
-    let mut shared = None;
+    let mut made = Vec::new();
     for (node, progress) in &mut leader.peers {
-        if progress.wants_append(state.log.last().index) && progress.may_send(&state.config.limits()) {
+        // One append for each `message_bytes_max`, as many as the window admits.
+        while progress.wants_append(state.log.last().index) && progress.may_send(&state.config.limits()) {
             let message_bytes_max = state.config.limits().message_bytes_max;
-            let last = state.log.last().index;
-            match state.log.entries(progress.next(), last, message_bytes_max) {
-                Some(entries) => {
-                    let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
-                    send_append(state, *node, progress, round, entries, &mut shared);
-                }
-                None => read_back(state, *node, progress),
-            }
-        } else if progress.inflight() == 0
-            && progress.next() > state.log.last().index
+            let Some(entries) = state.log.entries(progress.next(), state.log.last().index, message_bytes_max) else {
+                read_back(state, *node, progress);
+                break;
+            };
+            let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+            send_append(state, *node, progress, round, entries, &mut made);
+        }
+        if progress.inflight() == 0
+            && !progress.wants_append(state.log.last().index)
             && let Some(commit) = progress.commit_to_notice(state.commit)
         {
             progress.on_noticed(commit);
@@ -287,15 +288,15 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
     }
 }
 
-/// Sends one append. `shared` holds the last one made: it is the same for every peer that stands
-/// at the same place, and the transport can encode it once.
+/// Sends one append. `made` holds those made in this step: for peers that stand at the same place
+/// they are the same, and the transport can encode each once.
 fn send_append(
     state: &mut State,
     node: NodeId,
     progress: &mut Progress,
     round: Round,
     entries: Entries,
-    shared: &mut Option<Arc<Append>>,
+    made: &mut Vec<Arc<Append>>,
 ) {
     let prev_index = progress.next().prev();
     let Some(prev_term) = state.log.term_at(prev_index) else {
@@ -303,19 +304,20 @@ fn send_append(
         unreachable!("the term at index {prev_index} is unknown");
     };
     let prev = Position::new(prev_index, prev_term);
-    let last = entries.last().map_or(prev.index, |entry| entry.index);
+    let last = entries.last().map_or(prev, Entry::position);
     let cost = entries.cost();
-    let append = match shared.take() {
-        Some(made)
-            if made.prev == prev && made.entries.last().map(Entry::position) == entries.last().map(Entry::position) =>
-        {
-            made
+    let is_same =
+        |append: &&Arc<Append>| append.prev == prev && append.entries.last().map_or(prev, Entry::position) == last;
+    let append = match made.iter().find(is_same) {
+        Some(same) => same.clone(),
+        None => {
+            let append = Arc::new(Append { term: state.hard_state.term, round, prev, commit: state.commit, entries });
+            made.push(append.clone());
+            append
         }
-        _ => Arc::new(Append { term: state.hard_state.term, round, prev, commit: state.commit, entries }),
     };
-    *shared = Some(append.clone());
-    progress.on_sent(last, cost, state.now());
-    progress.on_noticed(state.commit.min(last));
+    progress.on_sent(last.index, cost, state.now());
+    progress.on_noticed(state.commit.min(last.index));
     state.outbox.send(node, Rpc::Append(append));
 }
 

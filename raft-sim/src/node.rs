@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use raft_core::{
     ClusterId, Config, ConfigError, Entries, Event, Index, Membership, NodeId, Payload, Raft, RequestId, Rpc,
-    StateMachine as _, Status, Time, Verdict,
+    StateMachine as _, Status, Time,
 };
 
 use crate::checks::Inbox;
@@ -96,7 +96,9 @@ impl Mailbox {
         let channels = [&mut self.clients, &mut self.peers, &mut self.own];
         let mut waiting: Vec<_> = channels.into_iter().filter(|channel| !channel.is_empty()).collect();
         let chosen = match order {
-            InboxOrder::Arrival => (0..waiting.len()).min_by_key(|nth| waiting[*nth].front().map(|(arrived, _)| *arrived)),
+            InboxOrder::Arrival => {
+                (0..waiting.len()).min_by_key(|nth| waiting[*nth].front().map(|(arrived, _)| *arrived))
+            }
             InboxOrder::ClientsFirst => Some(0),
             InboxOrder::Random => Some(rng.below(waiting.len() as u64) as usize),
         };
@@ -210,31 +212,23 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
     let mut inbox = Inbox::default();
     for event in batch {
         match event {
-            Event::Received { from, rpc } => {
-                let term = Some(rpc.term());
-                let adopts = match rpc {
-                    Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
-                        inbox.appends |= matches!(rpc, Rpc::Append(_));
-                        // A voice from an earlier life may have been ignored (contract V9).
-                        if from.boot == disks[slot(from.node)].boot() {
-                            inbox.leader = inbox.leader.max(term);
-                        }
-                        true
+            Event::Received { from, rpc } => match rpc {
+                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+                    inbox.appends |= matches!(rpc, Rpc::Append(_));
+                    // A voice from an earlier life may have been ignored (contract V9).
+                    if from.boot == disks[slot(from.node)].boot() {
+                        inbox.leader = inbox.leader.max(Some(rpc.term()));
                     }
-                    Rpc::VoteReply { .. }
-                    | Rpc::PreVoteReply { verdict: Verdict::Refused | Verdict::LeaderAlive, .. }
-                    | Rpc::AppendReply { .. }
-                    | Rpc::AppendRejected(_)
-                    | Rpc::HeartbeatReply { .. }
-                    | Rpc::TermOver { .. } => true,
-                    Rpc::PreVote { .. } | Rpc::PreVoteReply { verdict: Verdict::Granted, .. } | Rpc::Vote { .. } => {
-                        false
-                    }
-                };
-                if adopts {
-                    inbox.adopted = inbox.adopted.max(term);
                 }
-            }
+                Rpc::PreVote { .. }
+                | Rpc::PreVoteReply { .. }
+                | Rpc::Vote { .. }
+                | Rpc::VoteReply { .. }
+                | Rpc::AppendReply { .. }
+                | Rpc::AppendRejected(_)
+                | Rpc::HeartbeatReply { .. }
+                | Rpc::TermOver { .. } => {}
+            },
             Event::PeerUnreachable { .. } => inbox.unreachable = true,
             Event::Tick
             | Event::Propose { .. }

@@ -215,21 +215,7 @@ pub struct Plan {
     pub network: NetworkPlan,
     /// How disks behave.
     pub disk: DiskPlan,
-    /// In which order a process takes what waits in its inbox. What comes from peers, from clients and
-/// from its own disk and state machine arrives on different channels, which keep their order each,
-/// and no order among each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InboxOrder {
-    /// As it arrived.
-    Arrival,
-    /// First what clients want: a process that wakes from a pause is asked before it hears what
-    /// has happened meanwhile.
-    ClientsFirst,
-    /// One channel or another.
-    Random,
-}
-
-/// How processes behave.
+    /// How processes behave.
     pub process: ProcessPlan,
     /// What the clients do.
     pub clients: ClientPlan,

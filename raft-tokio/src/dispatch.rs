@@ -46,7 +46,7 @@ impl Executors {
         match observation {
             Observation::Role { .. } | Observation::Leader { .. } => tracing::info!("{}{observation}", self.me),
             Observation::Accepted { .. } | Observation::Committed { .. } => {
-                tracing::trace!("{} {observation}", self.me);
+                tracing::trace!("{}{observation}", self.me);
             }
         }
         None

@@ -1,11 +1,12 @@
 //! Entries that have left memory: contract R4, and how fast a machine is fed.
+
 use std::collections::VecDeque;
 
 use raft_core::{Effect, Entries, Event, Limits, LogReadOutcome, Purpose, ReadId};
 
 use crate::rig::{
     Lone, Start, append, append_reply, apply, at, blank, commit_notice, entries, entries_of, index, node, proposal,
-    rejected, send, term_over,
+    propose, rejected, send, term_over,
 };
 
 const NONE: Entries = Entries::EMPTY;

@@ -1,4 +1,6 @@
 //! What a leader believes of a peer, and what it sends: contract R2, R6; traps T42–T57.
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use raft_core::Verdict::Granted;
@@ -72,14 +74,16 @@ fn refusals(leader_terms: &[u64], follower_terms: &[u64]) -> usize {
         rpcs.collect()
     };
     let in_term = leader.role().0;
-    let mut questions = to(2, leader.receive(3, vote_reply(in_term, Granted)));
+    // Several appends may be under way; they arrive in the order in which they were sent.
+    let mut questions: VecDeque<Rpc> = to(2, leader.receive(3, vote_reply(in_term, Granted))).into();
     let mut refused = 0;
-    while let Some(question) = questions.pop() {
+    while let Some(question) = questions.pop_front() {
         let mut effects = follower.receive(1, question);
         let written = follower.status().load.written;
         effects.extend(follower.step(Event::Persisted { seq: written }));
         for answer in to(1, effects) {
             refused += usize::from(matches!(answer, Rpc::AppendRejected(_)));
+            assert!(refused <= 1_000, "no end in sight");
             questions.extend(to(2, leader.receive(2, answer)));
         }
     }

@@ -1,4 +1,6 @@
 //! What becomes of a proposal: contract E1, E2, E4; limits.
+
+use bytes::Bytes;
 use raft_core::Verdict::Granted;
 use raft_core::{Busy, Effect, Entries, Event, Message, Outcome, Payload, RoleKind, Rpc, Time};
 

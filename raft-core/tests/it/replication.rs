@@ -1,9 +1,10 @@
 //! What a follower takes, and what a leader commits: contract R2, R3, R6; §5.3, §5.4.2.
+
 use raft_core::{Effect, Entries, Event, Peer, Rpc};
 
 use crate::rig::{
     Start, append, append_reply, apply, at, blank, commit_notice, entries, entries_of, entry, heartbeat,
-    heartbeat_reply, index, node, persist, persist_vote, proposal, rejected, send, store,
+    heartbeat_reply, index, node, peer, persist, persist_vote, proposal, rejected, send, store,
 };
 
 const NONE: Entries = Entries::EMPTY;

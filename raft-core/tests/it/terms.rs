@@ -1,6 +1,7 @@
 //! Whose term counts: contract V2, one test for each of its sentences.
+
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
-use raft_core::{Entries, Event, RoleKind};
+use raft_core::{Entries, RoleKind};
 
 use crate::rig::{
     Start, append, append_reply, at, commit_notice, entries_of, heartbeat, heartbeat_reply, persist_vote, pre_vote,
@@ -103,80 +104,4 @@ fn regress_t022_a_refusal_that_only_stickiness_caused_tells_its_term_too() {
     server.tick();
     server.receive(2, pre_vote_reply(5, 1, LeaderAlive));
     assert_eq!(server.role(), (5, RoleKind::Follower));
-}
-
-#[test]
-fn regress_t023_late_pre_votes_start_nothing_and_are_no_votes() {
-    let mut candidate = Start::new(1, &[1, 2, 3, 4, 5]).candidate();
-    for late in [2, 3, 4, 5] {
-        assert_eq!(candidate.receive(late, pre_vote_reply(1, 1, Granted)), []);
-    }
-    assert_eq!(candidate.role(), (1, RoleKind::Candidate), "pre-votes are not counted as votes");
-
-    let mut leader = Start::first_of_three().settled_leader();
-    assert_eq!(leader.receive(3, pre_vote_reply(1, 1, Granted)), []);
-    assert_eq!(leader.role(), (1, RoleKind::Leader));
-
-    let mut follower = Start::first_of_three().term(1).follower_of(2);
-    assert_eq!(follower.receive(3, pre_vote_reply(2, 1, Granted)), []);
-    assert_eq!(follower.role(), (1, RoleKind::Follower));
-}
-
-#[test]
-fn regress_t023_an_answer_to_the_campaign_before_does_not_count() {
-    let mut server = Start::first_of_three().server();
-    server.tick();
-    server.tick();
-    assert_eq!(server.receive(2, pre_vote_reply(1, 1, Granted)), [], "campaign 2 is the one under way");
-    assert_eq!(server.role(), (0, RoleKind::PreCandidate));
-    assert_eq!(server.receive(2, pre_vote_reply(1, 2, Granted)), [persist_vote(1, 1, 1, NONE)]);
-}
-
-#[test]
-fn regress_t027_a_sole_voter_that_leads_is_not_elected_again() {
-    let mut server = Start::new(1, &[1]).server();
-    server.persisted(1);
-    for _ in 0..10 {
-        server.wait(1_000);
-        assert_eq!(server.step(Event::Tick), []);
-    }
-    assert_eq!(server.role(), (1, RoleKind::Leader));
-}
-
-#[test]
-fn regress_t027_votes_that_come_after_the_majority_change_nothing() {
-    let mut server = Start::first_of_three().leader();
-    assert_eq!(server.receive(3, vote_reply(1, Granted)), []);
-    assert_eq!(server.role(), (1, RoleKind::Leader));
-}
-
-#[test]
-fn regress_t032_logs_are_compared_by_term_before_index() {
-    let last_terms = [1, 1, 3];
-    for (candidate, granted) in
-        [(at(9, 2), false), (at(2, 3), false), (at(3, 3), true), (at(4, 3), true), (at(1, 4), true)]
-    {
-        let mut server = Start::first_of_three().log(&last_terms).term(4).server();
-        let verdict = if granted { Granted } else { Refused };
-        let term = if granted { 5 } else { 4 };
-        let effects = server.receive(2, pre_vote(5, 1, candidate));
-        assert_eq!(effects, [send(2, pre_vote_reply(term, 1, verdict))], "{candidate}");
-
-        let effects = server.receive(2, vote(5, candidate));
-        let expected = if granted {
-            vec![persist_vote(1, 5, 2, NONE)]
-        } else {
-            vec![send(2, vote_reply(5, Refused)), persist_vote(1, 5, None, NONE)]
-        };
-        assert_eq!(effects, expected, "{candidate}");
-    }
-}
-
-#[test]
-fn regress_t033_a_restarted_server_waits_a_whole_timeout() {
-    let mut server = Start::first_of_three().log(&[1, 1, 2]).term(3).vote(1).server();
-    assert!(server.patience() >= Duration::from_millis(150), "{:?}", server.patience());
-    server.wait(149);
-    assert_eq!(server.step(Event::Tick), []);
-    assert_eq!(server.role(), (3, RoleKind::Follower));
 }

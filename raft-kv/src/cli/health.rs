@@ -104,10 +104,9 @@ impl fmt::Display for Health {
             }
             Verdict::Down => {
                 let needed = majority(*members);
-                write!(
-                    f,
-                    "DOWN – {leader}; {answering} of {members} nodes answer, {working} of them follow a leader, {needed} are needed"
-                )?;
+                let verb = if *answering == 1 { "answers" } else { "answer" };
+                write!(f, "DOWN – {answering} of {members} nodes {verb}, {leader}, {needed} must follow one")?;
+                return Ok(());
             }
             Verdict::Diverged => write!(f, "DIVERGED – {leader}; do not trust reads")?,
         }
@@ -210,6 +209,8 @@ mod tests {
         let findings = [answer(1, RoleKind::Leader, 4, Some(1)), silent(2), silent(3)];
         let health = Health::judge(&findings);
         assert_eq!((health.verdict, health.exit()), (Verdict::Down, Exit::Unavailable));
+        let findings = [answer(1, RoleKind::PreCandidate, 4, None), silent(2), silent(3)];
+        assert_eq!(Health::judge(&findings).to_string(), "DOWN – 1 of 3 nodes answers, no leader, 2 must follow one");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `status`: asks every node how it is.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
-use raft_kv::client::Client;
+use raft_kv::client::{Client, ClientError};
 use raft_kv::protocol::NodeStatus;
 use raft_tokio::core::NodeId;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::arguments::{Format, Status};
 use super::connect;
 use super::exit::Exit;
-use super::health::{Finding, Health};
+use super::health::{Finding, Health, Verdict};
 use super::output;
 
 /// Once a majority has answered, the others have so long: a dead node must not make the command
@@ -27,7 +28,10 @@ pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let findings = ask(&client, &everyone, arguments.client.timeout).await;
     let health = Health::judge(&findings);
     match arguments.output.output {
-        Format::Plain | Format::Table => output::write_line(&format!("{health}\n\n{}", findings_table(&findings)))?,
+        Format::Plain | Format::Table => {
+            let cure = cure(&health, &arguments.client.cluster.config);
+            output::write_line(&format!("{health}\n\n{}{cure}", findings_table(&findings)))?;
+        }
         Format::Json => output::write_json(&health_json(&health, &findings))?,
     }
     Ok(health.exit())
@@ -44,12 +48,13 @@ pub(crate) async fn ask(client: &Client, nodes: &BTreeSet<NodeId>, patience: Dur
     for (node, address) in endpoints.clone() {
         let client = client.clone();
         asked.spawn(async move {
-            let answer = client.status(node).await.map_err(|error| error.to_string());
+            let answer = client.status(node).await.map_err(|error| reason(node, &error));
             Finding { node, address, answer }
         });
     }
     let mut findings: Vec<Finding> = Vec::new();
-    let mut deadline = Instant::now() + patience;
+    // The client's own time limit, if it is the same, is to be heard first: it says more.
+    let mut deadline = Instant::now() + patience + Duration::from_millis(100);
     while let Ok(Some(joined)) = timeout_at(deadline, asked.join_next()).await {
         // A task that panicked is a node without an answer, which is added below.
         findings.extend(joined.ok());
@@ -59,11 +64,32 @@ pub(crate) async fn ask(client: &Client, nodes: &BTreeSet<NodeId>, patience: Dur
     }
     for (node, address) in endpoints {
         if !findings.iter().any(|finding| finding.node == node) {
-            findings.push(Finding { node, address, answer: Err("no answer in time".to_owned()) });
+            findings.push(Finding { node, address, answer: Err("did not answer".to_owned()) });
         }
     }
     findings.sort_by_key(|finding| finding.node);
     findings
+}
+
+/// How far the last attempt got, in one line.
+fn reason(node: NodeId, error: &ClientError) -> String {
+    let last = match error {
+        ClientError::Unavailable(trail) => trail.endpoints.get(&node).and_then(|endpoint| endpoint.last.as_ref()),
+        _ => None,
+    };
+    last.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// What to do about a cluster that cannot serve.
+fn cure(health: &Health, config: &Path) -> String {
+    if health.verdict != Verdict::Down {
+        return String::new();
+    }
+    format!(
+        "\n\na majority of the nodes must be up and reach each other; \
+         `raft-kv serve --config {} --node N` starts one",
+        config.display()
+    )
 }
 
 fn findings_table(findings: &[Finding]) -> String {
@@ -81,10 +107,9 @@ fn findings_table(findings: &[Finding]) -> String {
         row
     });
     let table = output::table(&header, &numbers, rows);
-    findings.iter().fold(table, |text, finding| match &finding.answer {
-        Err(reason) => format!("{text}\n\n{}: {reason}", finding.node),
-        Ok(_) => text,
-    })
+    let silent = findings.iter().filter_map(|finding| Some((finding.node, finding.answer.as_ref().err()?)));
+    let reasons: String = silent.map(|(node, reason)| format!("\n{node} {reason}")).collect();
+    if reasons.is_empty() { table } else { format!("{table}\n{reasons}") }
 }
 
 fn status_cells(status: &NodeStatus) -> [String; 8] {

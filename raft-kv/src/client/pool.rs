@@ -193,3 +193,88 @@ impl Pool {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::super::dial::{BoxFuture, Line};
+    use super::*;
+
+    struct Unreachable;
+
+    impl Dial for Unreachable {
+        fn dial<'a>(&'a self, _: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>> {
+            Box::pin(async { Err("nobody is there".to_owned()) })
+        }
+    }
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).expect("because the tests count from 1")
+    }
+
+    fn pool() -> Pool {
+        let dial: Arc<dyn Dial> = Arc::new(Unreachable);
+        Pool::new((1..=3).map(|id| (node(id), format!("host{id}:1"))).collect(), &dial, Jitter::new(1))
+    }
+
+    fn chosen(pool: &Pool) -> u64 {
+        pool.toward_leader().expect("because there are endpoints").node().as_u64()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_leader_is_avoided_until_it_answers() {
+        let pool = pool();
+        pool.on_leader(node(1));
+        assert_eq!(chosen(&pool), 1);
+        pool.on_silence(node(1));
+        assert!((0..6).all(|_| chosen(&pool) != 1));
+        pool.on_answer(node(1), Duration::from_millis(1));
+        pool.on_leader(node(1));
+        assert!((0..6).all(|_| chosen(&pool) == 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_that_were_not_heard_of_are_asked_in_turn() {
+        let pool = pool();
+        let mut asked: Vec<u64> = (0..3).map(|_| chosen(&pool)).collect();
+        asked.sort_unstable();
+        assert_eq!(asked, [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_that_others_call_the_leader_is_tried_by_one_request_at_a_time() {
+        let pool = pool();
+        pool.on_silence(node(1));
+        assert!(!pool.on_redirect(node(2), Some(node(1))), "it has just been silent");
+        advance(PROBE_INTERVAL).await;
+        assert!(pool.on_redirect(node(2), Some(node(1))));
+        assert_eq!(chosen(&pool), 1);
+        assert_ne!(chosen(&pool), 1);
+        advance(PROBE_INTERVAL).await;
+        assert_eq!(chosen(&pool), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_are_silent_the_first_to_be_asked_is_the_one_whose_pause_ends_first() {
+        let pool = pool();
+        for id in [2, 3, 1] {
+            pool.on_silence(node(id));
+        }
+        let pauses: BTreeMap<NodeId, Instant> =
+            pool.view().suspects.iter().map(|(node, suspicion)| (*node, suspicion.until)).collect();
+        let first = pauses.iter().min_by_key(|(_, until)| **until).map(|(node, _)| node.as_u64());
+        assert_eq!(Some(chosen(&pool)), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_grows_with_the_latency_and_with_each_silence() {
+        let pool = pool();
+        assert_eq!((pool.patience(0), pool.patience(1)), (PATIENCE_MIN, PATIENCE_MIN * 2));
+        for _ in 0..50 {
+            pool.on_answer(node(1), Duration::from_millis(200));
+        }
+        assert!(pool.patience(0) > Duration::from_millis(700));
+        assert_eq!(pool.patience(31), PATIENCE_MAX);
+    }
+}

@@ -144,11 +144,8 @@ impl Elections {
             "{voter} votes in term {term} for {candidate}, whose log ends at {last}; its own ends at {own}"
         );
         let quiet_for = contact.map(|at| step.now.since(at));
-        // Stickiness guards the term; whoever is in it already, by another road, may vote in it.
-        let was_in_term = step.before.hard_state.term >= term || step.inbox.adopted >= Some(term);
         ensure!(
-            was_in_term
-                || step.inbox.unreachable
+            step.inbox.unreachable
                 || step.before.role == RoleKind::Leader
                 || quiet_for.is_none_or(|quiet_for| quiet_for >= self.stickiness),
             VoteLegality,

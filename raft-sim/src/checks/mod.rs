@@ -191,8 +191,6 @@ pub struct Inbox {
     pub appends: bool,
     /// The highest term in which somebody spoke as leader.
     pub leader: Option<Term>,
-    /// The highest term of those messages whose term nobody refuses to take over.
-    pub adopted: Option<Term>,
     /// A channel broke, which may excuse a vote against a living leader.
     pub unreachable: bool,
     /// The node was told that its disk has failed.

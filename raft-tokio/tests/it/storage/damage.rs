@@ -193,7 +193,8 @@ fn an_incomplete_group_before_a_torn_segment_is_refused_even_without_an_anchor()
     opened.log.write(&[append(9, vec![entry(7, 3, vec![7; 3_000])])])?;
     drop(opened);
     let second = "log-000000000002";
-    let torn = disk.tampered(second, |bytes| bytes[2 * SECTOR..3 * SECTOR].fill(0));
+    // Its first sector is missing, so that it does not say which group it should follow.
+    let torn = disk.tampered(second, |bytes| bytes[SECTOR..2 * SECTOR].fill(0));
     assert_eq!(reopen(&torn.crash(Keep::Nothing), &SMALL)?.durable.last, Index::new(6), "a torn group alone is cut");
     // Without the slot that the new segment was noted in, only the segments can tell.
     let both = torn
