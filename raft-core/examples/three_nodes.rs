@@ -15,8 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_core::{
     Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
-    Message, NodeId, Observation, Payload, Position, Raft, RequestId, RoleKind, Rpc, StateMachine, StoreId, Time,
-    Timing,
+    Message, NodeId, Payload, Position, Raft, RequestId, RoleKind, Rpc, StateMachine, StoreId, Time, Timing,
 };
 
 /// What the cluster replicates: every command is written on the next line, and answered by its number.
@@ -94,12 +93,7 @@ impl World {
                     self.events.push_back((node, Event::Applied { index }));
                 }
                 Effect::Reply { request, outcome } => println!("{now} {node} ends request {request}: {outcome:?}"),
-                Effect::Observe(changed @ (Observation::Role { .. } | Observation::Leader { .. })) => {
-                    println!("{now} {node}{changed}");
-                }
-                Effect::Observe(told @ (Observation::Accepted { .. } | Observation::Committed { .. })) => {
-                    println!("{now} {node} {told}");
-                }
+                Effect::Observe(observation) => println!("{now} {node}{observation}"),
                 // Who is who never changes here.
                 Effect::Configured { .. } => {}
                 Effect::ReadLog { .. } => unreachable!("three commands fit into the log cache"),

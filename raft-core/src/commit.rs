@@ -1,67 +1,23 @@
 //! Layer 4, rules: what is decided, and what may be applied. §5.3, §5.4.2; contract D5.
 
 use crate::effect::{Effect, Purpose};
+use crate::majority;
 use crate::message::LogReadOutcome;
-use crate::quorum;
 use crate::role::{Leader, Role};
 use crate::state::State;
-use crate::types::{Index, ReadId, RequestId, Round, Time};
+use crate::types::{Index, ReadId, RequestId, Time};
 use alloc::vec::Vec;
-
-/// The highest index that a majority holds durably. The leader's own disk counts like any other:
-/// it does not count itself before its own write is done (T63).
-fn replicated(state: &State, leader: &Leader) -> Option<Index> {
-    let me = state.me();
-    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
-        if voter.node == me {
-            state.log.durable()
-        } else {
-            of_peer(leader, voter.node, Index::ZERO, |peer| peer.matched())
-        }
-    }))
-}
-
-/// The newest round that a majority has answered, the leader itself included.
-pub(crate) fn confirmed_round(state: &State, leader: &Leader) -> Option<Round> {
-    let (me, newest) = (state.me(), leader.rounds.newest());
-    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
-        if voter.node == me { newest } else { of_peer(leader, voter.node, Round::ZERO, |peer| peer.confirmed()) }
-    }))
-}
-
-/// A moment at which a majority certainly still followed this leader; anchored where messages
-/// were sent, not where answers came in (T15).
-pub(crate) fn quorum_anchor(state: &State, leader: &Leader) -> Option<Time> {
-    let (me, now) = (state.me(), state.now());
-    quorum::reached_by_majority(state.membership.voters().iter().map(|voter| {
-        if voter.node == me { now } else { of_peer(leader, voter.node, Time::ZERO, |peer| peer.anchor()) }
-    }))
-}
-
-fn of_peer<T>(
-    leader: &Leader,
-    node: crate::types::NodeId,
-    unknown: T,
-    value: impl Fn(&crate::progress::Progress) -> T,
-) -> T {
-    leader.peers.get(&node).map_or(unknown, value)
-}
 
 /// Advances the leader's commit index.
 ///
 /// §5.4.2 – a leader commits only entries of its own term by counting; earlier ones are committed
 /// with them. (Figure 8: an entry of an earlier term on a majority can still be overwritten.)
 pub(crate) fn advance(state: &mut State, leader: &mut Leader) {
-    let Some(index) = replicated(state, leader) else { return };
+    let Some(index) = majority::replicated(state, leader) else { return };
     if index > state.commit && state.log.term_at(index) == Some(state.term()) {
         state.commit_through(index);
         leader.proposals.uncommitted.settle(index);
     }
-}
-
-/// Whether an entry of the current term is committed: before that, a leader does not know what is.
-pub(crate) fn has_committed_in_term(state: &State, leader: &Leader) -> bool {
-    state.commit >= leader.opened_at
 }
 
 /// Hands over what is committed *and durable here* (contract D5), as far as the applier's limit goes.

@@ -1,6 +1,6 @@
 //! Layer 4, rules: who leads. §5.2, §5.4.1; Thesis 4.2.3, 6.2, 9.6; contract V1–V6.
 
-use crate::commit;
+use crate::majority;
 use crate::message::{CampaignId, Rpc, Verdict};
 use crate::quorum::Tally;
 use crate::role::{Candidate, Follower, Leader, Next, PreCandidate, Role};
@@ -11,7 +11,7 @@ use crate::types::{NodeId, Peer, Position, Term, Time};
 /// (Thesis 4.2.3). For a leader itself: whether a majority has answered it lately.
 pub(crate) fn is_leader_alive(state: &State, role: &Role) -> bool {
     let contact = match role {
-        Role::Leader(leader) => commit::quorum_anchor(state, leader),
+        Role::Leader(leader) => majority::quorum_anchor(state, leader),
         Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => state.clock.leader_contact,
     };
     let stickiness = state.config.timing().election_timeout_min;
@@ -135,7 +135,7 @@ fn resignation_at(state: &State, leader: &Leader) -> Option<Time> {
     if leader.peers.is_empty() {
         return None;
     }
-    let anchor = commit::quorum_anchor(state, leader)?;
+    let anchor = majority::quorum_anchor(state, leader)?;
     Some(anchor.after(state.config.timing().election_timeout_max))
 }
 

@@ -108,7 +108,7 @@
 //! | 0 words | `types` numbers and identities · `entry` entries and how they are shared · `error` · `rng` |
 //! | 1 values | `config` timing and limits · `membership` who belongs · `machine` what is replicated · `quorum` majorities |
 //! | 2 in, out, and what is believed | `message` what comes in · `effect` what goes out · `durable` what storage found · `log` terms, cache, durability · `progress` one peer, as its leader sees it |
-//! | 3 the server | `outbox` what leaves and what is held · `state` what every server has · `role` what only a role has, and the one place where roles change |
+//! | 3 the server | `outbox` what leaves and what is held · `state` what every server has · `role` what only a role has, and the one place where roles change · `majority` what a majority has |
 //! | 4 rules | `election` · `replication` · `commit` · `read` |
 //! | hub | `step` gate, route, settle · `raft` the door · `status` the view from outside · `invariants` what must be true after every step |
 //!
@@ -139,6 +139,7 @@ mod error;
 mod invariants;
 mod log;
 mod machine;
+mod majority;
 mod membership;
 mod message;
 mod outbox;
@@ -163,7 +164,8 @@ pub use machine::StateMachine;
 pub use membership::{Member, Membership};
 pub use message::{Append, CampaignId, Class, Event, LogReadOutcome, Message, Rejection, Rpc, Verdict};
 pub use raft::Raft;
-pub use status::{Drops, LoadStatus, LogStatus, PeerStatus, Status};
+pub use state::Drops;
+pub use status::{LoadStatus, LogStatus, PeerStatus, Status};
 pub use types::{
     Boot, ClusterId, HardState, Index, NodeId, Peer, Position, ReadId, RequestId, Round, StoreId, Term, Time, WriteSeq,
 };

@@ -11,7 +11,7 @@ use crate::role::{Leader, Role};
 use crate::state::State;
 use crate::status::{LoadStatus, LogStatus, PeerStatus, Status};
 use crate::types::Time;
-use crate::{commit, election, invariants, step};
+use crate::{commit, election, invariants, majority, step};
 
 /// One server of a cluster: Figure 2 as a value.
 ///
@@ -87,7 +87,7 @@ impl Raft {
         let Self { state, role } = self;
         let (committed_in_term, peers, proposals, reads) = match role {
             Role::Leader(leader) => (
-                commit::has_committed_in_term(state, leader),
+                majority::has_committed_in_term(state, leader),
                 peer_statuses(state, leader),
                 leader.proposals.appended.len(),
                 leader.reads.len(),

@@ -5,8 +5,8 @@
 //!  Read ──▶ waiting ──(next round sent)──▶ asked ──(majority answers)──▶ confirmed ──(applied)──▶ ReadReady
 //! ```
 
-use crate::commit;
 use crate::effect::{Busy, Outcome};
+use crate::majority;
 use crate::role::Leader;
 use crate::state::State;
 use crate::types::{RequestId, Round};
@@ -25,7 +25,7 @@ pub(crate) fn on_read(state: &mut State, leader: &mut Leader, request: RequestId
 pub(crate) fn settle(state: &mut State, leader: &mut Leader) -> Option<Round> {
     let round = ask(state, leader);
     // A sole voter confirms itself: there is nobody else to ask.
-    let confirmed = if leader.reads.asked.is_empty() { None } else { commit::confirmed_round(state, leader) };
+    let confirmed = if leader.reads.asked.is_empty() { None } else { majority::confirmed_round(state, leader) };
     let reads = &mut leader.reads;
     while let Some((_, index, request)) = reads.asked.front().copied().filter(|(round, ..)| Some(*round) <= confirmed) {
         reads.asked.pop_front();
@@ -45,7 +45,7 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader) -> Option<Round> {
 /// entry of the own term is committed: until then a new leader may not know what its predecessor
 /// acknowledged.
 fn ask(state: &State, leader: &mut Leader) -> Option<Round> {
-    if leader.reads.waiting.is_empty() || !commit::has_committed_in_term(state, leader) {
+    if leader.reads.waiting.is_empty() || !majority::has_committed_in_term(state, leader) {
         return None;
     }
     let round = leader.rounds.open(state.now(), state.config.timing().heartbeat_interval / 8);

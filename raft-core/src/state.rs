@@ -11,7 +11,6 @@ use crate::log::{Ledger, Log};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::rng::Rng;
-use crate::status::Drops;
 use crate::types::{Boot, HardState, Index, NodeId, ReadId, Term, Time};
 
 /// What every server has, whatever its role.
@@ -68,6 +67,21 @@ pub(crate) struct Counters {
     pub(crate) campaigns: u64,
     pub(crate) reads: ReadId,
     pub(crate) drops: Drops,
+}
+
+/// Messages dropped since the start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Of an earlier term, or an answer to something that is over.
+    pub stale: u64,
+    /// A term too far above the own one to be true.
+    pub absurd_term: u64,
+    /// From a store that is not the member's, or from an earlier life of it.
+    pub foreign: u64,
+    /// Contradicts itself or what is known: a faulty peer.
+    pub malformed: u64,
+    /// Entries not taken because the disk is behind.
+    pub overload: u64,
 }
 
 impl State {

@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::durable::Identity;
 use crate::effect::RoleKind;
 use crate::membership::Membership;
+use crate::state::Drops;
 use crate::types::{HardState, Index, NodeId, Position, WriteSeq};
 
 /// A picture of one node at one moment.
@@ -82,19 +83,4 @@ pub struct LoadStatus {
     pub drops: Drops,
     /// Whether storage has failed for good.
     pub storage_failed: bool,
-}
-
-/// Messages dropped since the start, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// Of an earlier term, or an answer to something that is over.
-    pub stale: u64,
-    /// A term too far above the own one to be true.
-    pub absurd_term: u64,
-    /// From a store that is not the member's, or from an earlier life of it.
-    pub foreign: u64,
-    /// Contradicts itself or what is known: a faulty peer.
-    pub malformed: u64,
-    /// Entries not taken because the disk is behind.
-    pub overload: u64,
 }

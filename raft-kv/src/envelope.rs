@@ -52,8 +52,8 @@ pub(crate) fn encode<T: Serialize>(kind: Kind, version: u8, content: &T) -> Byte
 
 /// Decodes what [`encode`] wrote, if kind and version are the expected ones and nothing follows.
 ///
-/// Nothing is allocated beyond the length of `bytes`: postcard copies byte strings out of it,
-/// and a sequence reserves no more than what is there to read.
+/// A length that lies cannot make it allocate much: byte strings are copied only once they are
+/// known to be there, and a sequence reserves a bounded amount before it has read anything.
 pub(crate) fn decode<T: DeserializeOwned>(kind: Kind, version: u8, bytes: &[u8]) -> Result<T, DecodeError> {
     let [found_kind, found_version, content @ ..] = bytes else { return Err(DecodeError::Foreign) };
     if *found_kind != kind as u8 {

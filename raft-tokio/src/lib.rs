@@ -24,6 +24,8 @@
 //! Snapshots and compaction (the log only grows, and is applied from its beginning after a
 //! restart), changes of membership, leadership transfer, lease reads, reads from followers.
 
+#![forbid(unsafe_code)]
+
 mod applier;
 pub mod certs;
 mod codec;

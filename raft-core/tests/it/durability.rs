@@ -420,6 +420,16 @@ fn rule_d8_a_server_whose_storage_has_failed_neither_campaigns_nor_grants_nor_ta
 }
 
 #[test]
+fn rule_d8_a_server_whose_storage_has_failed_acknowledges_nothing_any_more() {
+    let mut server = Start::first_of_three().log(&[1]).follower_of(2);
+    server.step(Event::StorageFailed);
+    server.receive(2, heartbeat(1, 2, 0));
+    // It holds 1@1, durably, and even so: who cannot write must not look as if it could.
+    assert_eq!(server.receive(2, append(1, 3, at(1, 1), 0, NONE)), []);
+    assert_eq!(server.receive(2, append(1, 4, at(0, 0), 0, entries_of(1, &[1]))), []);
+}
+
+#[test]
 fn rule_d8_a_leader_whose_storage_fails_steps_down_and_answers_everybody() {
     let mut server = Start::first_of_three().settled_leader();
     server.propose(7);

@@ -7,7 +7,7 @@ use raft_core::{Boot, CampaignId, Effect, Entries, Event, Message, Peer, RoleKin
 
 use crate::rig::{
     Start, append, at, blank, entries, heartbeat, heartbeat_reply, membership, node, peer, persist, persist_vote,
-    pre_vote, pre_vote_reply, received, send, store, term, vote, vote_reply,
+    pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -192,6 +192,18 @@ fn rule_v1_stickiness_is_time_since_contact_not_a_known_leader() {
     server.wait(150);
     assert_eq!(server.status().leader, Some(node(2)), "it still knows the leader, and has not timed out itself");
     assert_eq!(server.receive(3, pre_vote(2, 7, at(9, 1))), [send(3, pre_vote_reply(2, 7, Granted))]);
+}
+
+#[test]
+fn rule_v1_a_term_adopted_by_other_means_does_not_end_stickiness() {
+    // A refusal that told the new term has overtaken the request for a vote in it.
+    let mut server = Start::first_of_three().term(1).follower_of(2);
+    assert_eq!(server.receive(3, term_over(2)), [persist_vote(1, 2, None, NONE)]);
+    assert_eq!(server.receive(3, vote(2, at(9, 1))), [send(3, vote_reply(2, Refused))]);
+    server.wait(150);
+    server.persisted(1);
+    assert_eq!(server.receive(3, vote(2, at(9, 1))), [persist_vote(2, 2, 3, NONE)]);
+    assert_eq!(server.persisted(2), [send(3, vote_reply(2, Granted))]);
 }
 
 #[test]

@@ -214,6 +214,32 @@ fn rule_r6_the_commit_index_rides_on_the_next_append() {
 }
 
 #[test]
+fn rule_r6_one_step_fills_the_window_with_as_few_messages_as_there_can_be() {
+    // An entry costs 42 bytes: two fit into a message, and three messages into the window.
+    let start = Start::first_of_three().limits(|limits| {
+        limits.message_bytes_max = 84;
+        limits.inflight_messages_max = 3;
+    });
+    let mut server = start.settled_leader();
+    let effects = server.batch((10..20).map(crate::rig::propose));
+    let sent = |to: u64| -> Vec<_> {
+        let appends = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { to: receiver, rpc: Rpc::Append(append) } if *receiver == crate::rig::node(to) => {
+                Some(append)
+            }
+            _ => None,
+        });
+        appends.collect()
+    };
+    let bounds: Vec<_> = sent(2).iter().map(|append| (append.prev, append.entries.len())).collect();
+    assert_eq!(bounds, [(at(1, 1), 2), (at(3, 1), 2), (at(5, 1), 2)]);
+    assert!(sent(2).iter().zip(sent(3)).all(|(to_second, to_third)| std::sync::Arc::ptr_eq(to_second, to_third)));
+    assert_eq!(sent(3).len(), 3);
+    server.receive(2, append_reply(1, 2, 5));
+    assert_eq!(server.progress(2), (5, 12, false, 3), "two have arrived, and two more have left");
+}
+
+#[test]
 fn rule_r6_a_message_holds_no_more_than_its_limit_but_at_least_one_entry() {
     let start = Start::first_of_three().log(&[1; 10]).limits(|limits| limits.message_bytes_max = 80);
     let mut server = start.leader();

@@ -1,11 +1,10 @@
 //! Elections: I1 election safety, I9 one vote a term, I18 legal votes, and who may speak as leader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use raft_core::{CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Verdict as Vote};
 
-use super::logs::Logs;
 use super::{Step, Verdict, ensure};
 use crate::slot;
 
@@ -17,9 +16,18 @@ pub struct Elections {
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
     candidacies: BTreeMap<(Term, NodeId), Position>,
-    inquiries: BTreeMap<(NodeId, CampaignId), Position>,
+    inquiries: BTreeMap<(NodeId, CampaignId), Inquiry>,
+    /// The newest inquiry of each node.
+    newest: Vec<Option<CampaignId>>,
     /// When each node last heard from a leader that it could not refuse.
     contact: Vec<Option<Time>>,
+}
+
+/// A pre-vote: where the log of whoever asks ends, and who has said yes.
+#[derive(Debug)]
+struct Inquiry {
+    last: Position,
+    granted: BTreeSet<NodeId>,
 }
 
 impl Elections {
@@ -33,6 +41,7 @@ impl Elections {
             votes: BTreeMap::new(),
             candidacies: BTreeMap::new(),
             inquiries: BTreeMap::new(),
+            newest: vec![None; nodes],
             contact: vec![None; nodes],
         }
     }
@@ -97,9 +106,12 @@ impl Elections {
         Ok(())
     }
 
-    /// Judges what a step says about votes. The logs are those after the step.
-    pub(super) fn on_votes(&mut self, step: &Step<'_>, logs: &Logs) -> Verdict {
+    /// Judges what a step says about votes.
+    pub(super) fn on_votes(&mut self, step: &Step<'_>) -> Verdict {
         let contact = self.contact[slot(step.node)];
+        if step.after.role == RoleKind::Candidate && step.before.role != RoleKind::Candidate {
+            self.on_campaign(step)?;
+        }
         for effect in step.effects {
             match effect {
                 Effect::Persist { hard_state: Some(new), .. } => {
@@ -107,7 +119,7 @@ impl Elections {
                         self.on_decision(step, new.term, candidate, contact)?;
                     }
                 }
-                Effect::Send { to, rpc } => self.on_send(step, *to, rpc, logs)?,
+                Effect::Send { to, rpc } => self.on_send(step, *to, rpc)?,
                 _ => {}
             }
         }
@@ -126,6 +138,22 @@ impl Elections {
         if step.inbox.unreachable {
             self.contact[slot(step.node)] = None;
         }
+        Ok(())
+    }
+
+    /// Thesis 9.6 – nobody raises the term before a majority has said, in answer to the newest
+    /// question, that it would follow.
+    fn on_campaign(&self, step: &Step<'_>) -> Verdict {
+        let node = step.node;
+        let inquiry = self.newest[slot(node)].and_then(|campaign| self.inquiries.get(&(node, campaign)));
+        let granted = inquiry.map_or(0, |inquiry| inquiry.granted.len());
+        ensure!(
+            granted + 1 >= self.quorum,
+            VoteLegality,
+            "{node} campaigns in term {}; {granted} others said that they would vote for it, of a majority of {}",
+            step.after.hard_state.term,
+            self.quorum
+        );
         Ok(())
     }
 
@@ -154,7 +182,7 @@ impl Elections {
         Ok(())
     }
 
-    fn on_send(&mut self, step: &Step<'_>, to: NodeId, rpc: &Rpc, logs: &Logs) -> Verdict {
+    fn on_send(&mut self, step: &Step<'_>, to: NodeId, rpc: &Rpc) -> Verdict {
         let node = step.node;
         match rpc {
             Rpc::Vote { term, last } => {
@@ -168,17 +196,23 @@ impl Elections {
             }
             Rpc::VoteReply { term, verdict: Vote::Granted } => self.cast(*term, node, to),
             Rpc::PreVote { campaign, last, .. } => {
-                self.inquiries.insert((node, *campaign), *last);
+                self.inquiries.insert((node, *campaign), Inquiry { last: *last, granted: BTreeSet::new() });
+                self.newest[slot(node)] = Some(*campaign);
                 Ok(())
             }
             Rpc::PreVoteReply { campaign, verdict: Vote::Granted, term } => {
-                let asked = self.inquiries.get(&(to, *campaign));
-                let own = logs.last(node);
+                let asked = self.inquiries.get_mut(&(to, *campaign));
+                let Some(inquiry) = asked else {
+                    ensure!(false, VoteLegality, "{node} would vote in term {term} for {to}, who never asked");
+                    return Ok(());
+                };
+                let (last, own) = (inquiry.last, step.before.log.last);
                 ensure!(
-                    step.inbox.appends || asked.is_some_and(|last| *last >= step.before.log.last),
+                    step.inbox.appends || last >= own,
                     VoteLegality,
-                    "{node} would vote in term {term} for {to}, whose log ends at {asked:?}; its own ends at {own}"
+                    "{node} would vote in term {term} for {to}, whose log ends at {last}; its own ends at {own}"
                 );
+                inquiry.granted.insert(node);
                 Ok(())
             }
             Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
@@ -213,6 +247,7 @@ impl Elections {
     /// A new process has not heard from anybody.
     pub(super) fn on_start(&mut self, node: NodeId) {
         self.contact[slot(node)] = None;
+        self.newest[slot(node)] = None;
     }
 }
 

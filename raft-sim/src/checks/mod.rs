@@ -238,7 +238,7 @@ impl Checks {
         let held = self.commits.held_by(step.node, &self.logs);
         self.logs.on_persists(step, &self.elections)?;
         self.commits.on_persists(step, held, &self.logs)?;
-        self.elections.on_votes(step, &self.logs)?;
+        self.elections.on_votes(step)?;
         for term in elected {
             self.commits.on_elected(step.node, term, &self.logs)?;
         }

@@ -1,6 +1,6 @@
 //! Order: I10 what comes before what, I12 applied once and in order, I21 bounds.
 
-use raft_core::{Effect, Entries, Index, Limits, NodeId, RequestId, Rpc};
+use raft_core::{Effect, Entries, Index, Limits, NodeId, RequestId, RoleKind, Rpc};
 
 use super::commits::Commits;
 use super::{Step, Verdict, ensure};
@@ -25,6 +25,7 @@ impl Order {
     pub(super) fn on_step(&mut self, step: &Step<'_>, commits: &Commits) -> Verdict {
         let node = step.node;
         rising(step)?;
+        matches_rise(step)?;
         for effect in step.effects {
             match effect {
                 Effect::Apply { entries, tokens } => {
@@ -155,6 +156,25 @@ fn rising(step: &Step<'_>) -> Verdict {
         step.before.hard_state.term,
         step.after.hard_state.term
     );
+    Ok(())
+}
+
+/// What a leader knows of a peer's log only grows: an old answer that comes late takes nothing back.
+fn matches_rise(step: &Step<'_>) -> Verdict {
+    let leads_on = step.before.role == RoleKind::Leader
+        && step.after.role == RoleKind::Leader
+        && step.before.hard_state.term == step.after.hard_state.term;
+    for (old, new) in step.before.peers.iter().zip(&step.after.peers).filter(|_| leads_on) {
+        ensure!(
+            old.node != new.node || new.matched >= old.matched,
+            Ordering,
+            "{} believed that {} matches up to {}, and now only up to {}",
+            step.node,
+            old.node,
+            old.matched,
+            new.matched
+        );
+    }
     Ok(())
 }
 

@@ -19,8 +19,7 @@ fn a_proper_election_passes() {
 #[test]
 fn a_second_leader_of_a_term_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    let vote = rig.vote(1, Some(3));
-    assert_eq!(rig.step(3, |status| status.role = RoleKind::Candidate, vec![vote]), Ok(()));
+    rig.campaign(3, 1);
     let verdict = rig.step(3, |status| status.role = RoleKind::Leader, Vec::new());
     assert_eq!(fired(verdict), Some(Invariant::ElectionSafety));
 }
@@ -35,8 +34,7 @@ fn a_leader_that_resigned_within_its_step_is_noticed_all_the_same() {
 #[test]
 fn a_leader_without_a_majority_of_sent_votes_is_noticed() {
     let mut rig = Rig::new();
-    let vote = rig.vote(1, Some(1));
-    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![vote]), Ok(()));
+    rig.campaign(1, 1);
     rig.sync(1);
     assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
     let verdict = rig.step(1, |status| status.role = RoleKind::Leader, Vec::new());
@@ -64,8 +62,7 @@ fn a_second_vote_of_a_term_is_noticed_when_it_is_sent() {
 #[test]
 fn a_vote_for_a_candidate_with_an_older_log_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    let own = rig.vote(2, Some(3));
-    assert_eq!(rig.step(3, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(3, 2);
     rig.sync(3);
     assert_eq!(rig.step(3, |_| {}, vec![ask_vote(2, 2, Position::ZERO)]), Ok(()));
     rig.wait(STICKINESS);
@@ -98,8 +95,7 @@ fn ask_while_the_leader_lives(inbox: Inbox) -> Option<Invariant> {
     rig.wait(STICKINESS * 2);
     let heard = Inbox { leader: Some(term(1)), ..Inbox::default() };
     assert_eq!(rig.step_with(2, heard, |_| {}, Vec::new()), Ok(()));
-    let own = rig.vote(2, Some(3));
-    assert_eq!(rig.step(3, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(3, 2);
     rig.sync(3);
     assert_eq!(rig.step(3, |_| {}, vec![ask_vote(2, 2, at(1, 1))]), Ok(()));
     rig.wait(STICKINESS / 2);
@@ -122,8 +118,7 @@ fn a_leader_that_lacks_a_committed_entry_is_noticed() {
     let mut rig = Rig::new().with_leader();
     // n2 gives n3 its vote although n3 has nothing: the batch held entries, so the vote itself
     // could not be judged. What comes of it can.
-    let own = rig.vote(2, Some(3));
-    assert_eq!(rig.step(3, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(3, 2);
     rig.sync(3);
     assert_eq!(rig.step(3, |_| {}, vec![ask_vote(2, 2, Position::ZERO)]), Ok(()));
     rig.wait(STICKINESS);
@@ -179,4 +174,24 @@ fn a_node_that_follows_whom_nobody_elected_is_noticed() {
     let mut rig = Rig::new().with_leader();
     assert_eq!(rig.step(2, |status| status.leader = Some(node(1)), Vec::new()), Ok(()));
     assert_eq!(fired(rig.step(2, |status| status.leader = Some(node(3)), Vec::new())), Some(Invariant::Provenance));
+}
+
+#[test]
+fn a_campaign_that_nobody_was_asked_about_is_noticed() {
+    let mut rig = Rig::new();
+    let own = rig.vote(1, Some(1));
+    let verdict = rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]);
+    assert_eq!(fired(verdict), Some(Invariant::VoteLegality));
+}
+
+#[test]
+fn a_campaign_on_the_answers_to_an_older_question_is_noticed() {
+    let mut rig = Rig::new();
+    rig.campaign(1, 1);
+    let campaign = CampaignId { boot: Boot::new(1), number: 7 };
+    let question = Rpc::PreVote { term: term(2), campaign, last: Position::ZERO };
+    assert_eq!(rig.step(1, |status| status.role = RoleKind::PreCandidate, vec![send(2, question)]), Ok(()));
+    let own = rig.vote(2, Some(1));
+    let verdict = rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]);
+    assert_eq!(fired(verdict), Some(Invariant::VoteLegality));
 }

@@ -10,16 +10,15 @@ use crate::rig::{Rig, apply, ask_vote, blank, fired, grant, index, node, send, t
 #[test]
 fn a_request_for_votes_before_the_own_vote_is_durable_is_noticed() {
     let mut rig = Rig::new();
-    let own = rig.vote(1, Some(1));
-    let verdict = rig.step(1, |status| status.role = RoleKind::Candidate, vec![own, ask_vote(2, 1, Position::ZERO)]);
+    rig.campaign(1, 1);
+    let verdict = rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]);
     assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
 }
 
 #[test]
 fn a_vote_that_leaves_before_it_is_durable_is_noticed() {
     let mut rig = Rig::new();
-    let own = rig.vote(1, Some(1));
-    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(1, 1);
     rig.sync(1);
     assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
     let vote = rig.vote(1, Some(1));
@@ -29,8 +28,7 @@ fn a_vote_that_leaves_before_it_is_durable_is_noticed() {
 #[test]
 fn a_vote_of_a_term_that_is_durably_over_may_leave() {
     let mut rig = Rig::new();
-    let own = rig.vote(1, Some(1));
-    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(1, 1);
     rig.sync(1);
     assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
     let newer = rig.vote(2, None);
@@ -42,8 +40,7 @@ fn a_vote_of_a_term_that_is_durably_over_may_leave() {
 #[test]
 fn a_leader_whose_own_vote_is_not_durable_is_noticed() {
     let mut rig = Rig::new();
-    let own = rig.vote(1, Some(1));
-    assert_eq!(rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    rig.campaign(1, 1);
     rig.sync(1);
     assert_eq!(rig.step(1, |_| {}, vec![ask_vote(2, 1, Position::ZERO)]), Ok(()));
     for voter in [2, 3] {
@@ -153,14 +150,27 @@ fn an_entry_of_a_term_that_the_disk_would_not_know_is_noticed() {
 #[test]
 fn too_many_appends_in_flight_are_noticed() {
     let mut rig = Rig::new().with_leader();
-    let peer = PeerStatus {
+    let peer = PeerStatus { inflight: 129, ..peer_at_1() };
+    let verdict = rig.step(1, |status| status.peers = vec![peer], Vec::new());
+    assert_eq!(fired(verdict), Some(Invariant::Bounds));
+}
+
+#[test]
+fn a_match_that_is_taken_back_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    assert_eq!(rig.step(1, |status| status.peers = vec![peer_at_1()], Vec::new()), Ok(()));
+    let back = PeerStatus { matched: index(0), next: index(1), ..peer_at_1() };
+    assert_eq!(fired(rig.step(1, |status| status.peers = vec![back], Vec::new())), Some(Invariant::Ordering));
+}
+
+/// n2, as n1 knows it when all is well.
+fn peer_at_1() -> PeerStatus {
+    PeerStatus {
         node: node(2),
         matched: index(1),
         next: index(2),
         probing: false,
-        inflight: 129,
+        inflight: 0,
         silent_for: Duration::ZERO,
-    };
-    let verdict = rig.step(1, |status| status.peers = vec![peer], Vec::new());
-    assert_eq!(fired(verdict), Some(Invariant::Bounds));
+    }
 }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use raft_core::{
-    Boot, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus, Member,
-    Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time, Verdict as Vote,
-    WriteSeq,
+    Boot, CampaignId, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus,
+    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time,
+    Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
 use raft_sim::disk::{Disk, Write};
@@ -22,6 +22,7 @@ pub(crate) struct Rig {
     pub(crate) statuses: Vec<Status>,
     now: Time,
     written: u64,
+    campaigns: u64,
 }
 
 pub(crate) fn node(id: u64) -> NodeId {
@@ -110,6 +111,7 @@ impl Rig {
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
             written: 0,
+            campaigns: 0,
         };
         for id in 1..=3 {
             let configured = Effect::Configured { membership: membership.clone() };
@@ -190,12 +192,29 @@ impl Rig {
         assert_eq!(self.step(id, |status| status.log.durable = end, Vec::new()), Ok(()));
     }
 
+    /// A node asks the two others, who would follow, and votes for itself. Its vote is not synced.
+    pub(crate) fn campaign(&mut self, id: u64, in_term: u64) {
+        let last = self.statuses[id as usize - 1].log.last;
+        self.campaigns += 1;
+        let campaign = CampaignId { boot: Boot::new(1), number: self.campaigns };
+        let question = Rpc::PreVote { term: term(in_term), campaign, last };
+        let others: Vec<u64> = (1..=3).filter(|other| *other != id).collect();
+        let questions = others.iter().map(|other| send(*other, question.clone())).collect();
+        assert_eq!(self.step(id, |status| status.role = RoleKind::PreCandidate, questions), Ok(()));
+        let promise = Rpc::PreVoteReply { term: term(in_term), campaign, verdict: Vote::Granted };
+        // Where a test wants the impossible, the batch is said to have held entries: then nobody
+        // can say where the log of the voter ended when it was asked.
+        let inbox = Inbox { appends: true, ..Inbox::default() };
+        assert_eq!(self.step_with(others[0], inbox, |_| {}, vec![send(id, promise)]), Ok(()));
+        let own = self.vote(in_term, Some(id));
+        assert_eq!(self.step(id, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+    }
+
     /// A proper election: `candidate` wins `in_term` with the vote of `voter`, and opens the term.
     pub(crate) fn elect(&mut self, candidate: u64, voter: u64, in_term: u64) {
         let last = self.statuses[candidate as usize - 1].log.last;
         self.wait(STICKINESS * 2);
-        let own = self.vote(in_term, Some(candidate));
-        assert_eq!(self.step(candidate, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
+        self.campaign(candidate, in_term);
         self.sync(candidate);
         assert_eq!(self.step(candidate, |_| {}, vec![ask_vote(voter, in_term, last)]), Ok(()));
         let vote = self.vote(in_term, Some(candidate));

@@ -22,7 +22,7 @@ use raft_core::{Boot, StoreId};
 
 use super::disk::{Disk, DiskFile, read_whole};
 use super::error::StorageError;
-use super::format::{Fields, put};
+use super::header::{Fields, put};
 
 /// Its name.
 pub(super) const FILE: &str = "anchor";

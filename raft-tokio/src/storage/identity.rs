@@ -17,7 +17,8 @@ use raft_core::{ClusterId, Member, Membership, NodeId, StoreId};
 
 use super::disk::{Disk, read_whole};
 use super::error::StorageError;
-use super::format::{Fields, VERSION};
+use super::format::VERSION;
+use super::header::Fields;
 use super::{Birth, Expected};
 
 /// Its name.

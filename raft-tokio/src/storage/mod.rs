@@ -41,6 +41,7 @@ mod contents;
 mod disk;
 mod error;
 mod format;
+mod header;
 mod identity;
 mod log;
 mod recovery;

@@ -7,7 +7,8 @@ use raft_core::StoreId;
 
 use super::disk::{Disk, DiskFile, read_fully};
 use super::error::StorageError;
-use super::format::{BadHeader, GroupHeader, Link, Records, SECTOR, Seed, SegmentHeader, Stamp, VERSION, strip};
+use super::format::{GroupHeader, Link, Records, SECTOR, Seed, Stamp, VERSION, strip};
+use super::header::{BadHeader, SegmentHeader};
 
 /// How much is read or zeroed at once.
 const CHUNK: usize = 256 << 10;

@@ -60,6 +60,19 @@ impl Slot {
 
 /// Serves one peer until the endpoint closes.
 pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>, slot: Arc<Slot>) {
+    let overflows = async {
+        loop {
+            slot.queue.overflowed().await;
+            shared.report(Incoming::Unreachable { node: slot.node });
+        }
+    };
+    tokio::select! {
+        () = keep_connected(&shared, &quinn, &slot) => {}
+        () = overflows => {}
+    }
+}
+
+async fn keep_connected(shared: &Arc<Shared>, quinn: &Arc<Held<quinn::Endpoint>>, slot: &Arc<Slot>) {
     let mut pause = Pause::new(shared.limits().redial);
     let mut patience = DIAL_PATIENCE_MIN;
     let mut heard = slot.heard.subscribe();
@@ -67,7 +80,7 @@ pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>, 
     loop {
         heard.mark_unchanged();
         let attempt = tokio::select! {
-            attempt = open(&shared, &quinn, &slot) => attempt,
+            attempt = open(shared, quinn, slot) => attempt,
             () = overtaken(&mut heard, patience) => {
                 // Two that overtake each other must come to an end.
                 patience = patience.saturating_mul(2);
@@ -80,7 +93,7 @@ pub(super) async fn run(shared: Arc<Shared>, quinn: Arc<Held<quinn::Endpoint>>, 
                 tracing::info!(peer = %slot.node, address = %slot.address, "connected");
                 patience = DIAL_PATIENCE_MIN;
                 let since = Instant::now();
-                let end = serve(&shared, &slot, outbound, &mut heard).await;
+                let end = serve(shared, slot, outbound, &mut heard).await;
                 slot.queue.clear();
                 shared.report(Incoming::Unreachable { node: slot.node });
                 pause.on_lived(since.elapsed());
@@ -182,7 +195,6 @@ async fn serve(shared: &Arc<Shared>, slot: &Arc<Slot>, outbound: Outbound, heard
                 };
             }
             error = connection.closed() => return End::Lost(error.to_string()),
-            () = slot.queue.overflowed() => shared.report(Incoming::Unreachable { node: slot.node }),
             changed = heard.changed() => {
                 if changed.is_ok() && heard.borrow_and_update().boot > Some(boot) {
                     connection.close(Refusal::Superseded.code(), b"");
