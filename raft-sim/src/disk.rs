@@ -16,7 +16,7 @@ use crate::rng::Rng;
 pub struct Record {
     /// The entry.
     pub entry: Entry,
-    /// [`chain`](crate::digest::chain) over everything up to it.
+    /// [`chain`] over everything up to it.
     pub digest: u64,
 }
 

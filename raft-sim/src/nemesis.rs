@@ -180,8 +180,11 @@ impl World {
 
     fn pause(&mut self) {
         let node = self.leader_or_any(FaultKind::Pause);
-        let timeout = self.plan.timing.election_timeout_max;
-        let lasting = self.nemesis.rng(FaultKind::Pause).exponential(timeout * 2);
+        let (min, max) = (self.plan.timing.election_timeout_min, self.plan.timing.election_timeout_max);
+        let rng = self.nemesis.rng(FaultKind::Pause);
+        // Every second pause is about as long as an election: the old leader wakes up before it
+        // has to give up, and when another one may already have committed something.
+        let lasting = if rng.chance(CERTAIN / 2) { rng.duration(min, max + min / 4) } else { rng.exponential(max * 2) };
         let until = self.now().after(lasting);
         self.counts.other_faults += 1;
         let node = &mut self.nodes[slot(node)];

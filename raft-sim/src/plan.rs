@@ -328,13 +328,16 @@ fn draw_process(rng: &mut Rng, timing: Timing, faults: &BTreeSet<FaultKind>) -> 
 }
 
 fn draw_clients(rng: &mut Rng, timing: Timing) -> ClientPlan {
+    // Impatient clients ask a leader that hangs again and again, up to the moment when it goes on.
+    let impatient = rng.chance(CERTAIN / 3);
+    let patience = rng.duration(timing.election_timeout_max, timing.election_timeout_max * 5);
     ClientPlan {
         clients: rng.between(2, 8),
         keys: *rng.pick(&[1, 3, 20]),
         think_mean: rng.duration(Duration::from_millis(5), Duration::from_millis(200)),
         backoff_mean: rng.duration(Duration::from_millis(2), timing.heartbeat_interval),
         travel_mean: rng.duration(Duration::from_micros(50), timing.heartbeat_interval / 10),
-        timeout: rng.duration(timing.election_timeout_max, timing.election_timeout_max * 5),
+        timeout: if impatient { timing.heartbeat_interval * 3 } else { patience },
         reads: rng.between(100_000, 700_000),
         appends: rng.between(0, CERTAIN),
         strays: *rng.pick(&[10_000, 100_000, 500_000]),

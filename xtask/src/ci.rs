@@ -42,6 +42,7 @@ fn plan(project: &Project) -> Vec<Step<'_>> {
     steps.extend(test::plan(project, &[]));
     steps.extend([
         Step::check("simulation", project, campaigns::simulation),
+        Step::check("release build of the demo", project, campaigns::build_demo),
         Step::check("README's first command", project, campaigns::demo),
         Step::check("README's first command with --load", project, campaigns::demo_with_load),
         Step::tests("kill rounds", |tally| campaigns::kill_rounds(project, KILL_ROUNDS, None, tally)),

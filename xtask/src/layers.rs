@@ -32,11 +32,32 @@ const LAYERS: [Layer; 6] = [
 
 const FOLDER: &str = "raft-core/src/";
 
-/// Every arrow inside raft-core points down.
+/// Where the layers are drawn for people.
+const PICTURE: &str = "docs/ARCHITECTURE.md";
+
+/// Every arrow inside raft-core points down, and the picture shows the same layers.
 pub(crate) fn check(project: &Project) -> Result<String> {
     let files = project.texts(FOLDER.trim_end_matches('/'))?;
+    let mut findings = find_upward(&files);
+    let picture = project.read(PICTURE)?;
+    for layer in &LAYERS {
+        findings.expect(is_drawn(layer, &picture.text), || format!("{PICTURE} draws {} otherwise", layer.heading));
+    }
     let rule = "A file of raft-core may use only what lies below it in xtask/src/layers.rs:";
-    find_upward(&files).into_result(rule, format!("{} files in {} layers", files.len(), LAYERS.len()))
+    findings.into_result(rule, format!("{} files in {} layers", files.len(), LAYERS.len()))
+}
+
+/// Whether a row of the picture's table names exactly the layer's files:
+/// "| 4, rules | `read` … | … |".
+fn is_drawn(layer: &Layer, picture: &str) -> bool {
+    let name = layer.heading.trim_start_matches("Layer ").to_lowercase();
+    let start = format!("| {name} | ");
+    let Some(row) = picture.lines().find_map(|line| line.strip_prefix(&start)) else { return false };
+    let mut drawn: Vec<&str> = row.split(" | ").next().unwrap_or_default().split(' ').collect();
+    let mut modules: Vec<String> = layer.modules.iter().map(|module| format!("`{module}`")).collect();
+    drawn.sort_unstable();
+    modules.sort_unstable();
+    drawn == modules
 }
 
 fn find_upward(files: &[TextFile]) -> Findings {
@@ -221,6 +242,15 @@ mod tests {
     #[test]
     fn an_unknown_file_is_found() {
         assert_eq!(findings("helper.rs", ""), ["raft-core/src/helper.rs has no layer; give it one"]);
+    }
+
+    #[test]
+    fn a_picture_that_shows_other_files_is_found() {
+        let layer = Layer { heading: "Layer 4, rules", modules: &["election", "read"], is_flat: true };
+        assert!(is_drawn(&layer, "| hub | `step` | x |\n| 4, rules | `read` `election` | what |\n"));
+        assert!(!is_drawn(&layer, "| 4, rules | `read` `election` `commit` | what |\n"));
+        assert!(!is_drawn(&layer, "| 4, rules | `read` | what |\n"));
+        assert!(!is_drawn(&layer, "no table\n"));
     }
 
     #[test]

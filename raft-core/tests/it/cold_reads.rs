@@ -127,6 +127,21 @@ fn rule_r4_a_machine_that_starts_from_nothing_is_fed_from_the_disk() {
 }
 
 #[test]
+fn rule_r4_a_machine_is_not_fed_with_what_disagrees_with_the_log() {
+    let start = Start { warm: false, ..Start::new(1, &[1]).log(&[1, 2]) };
+    let mut server = start.server();
+    server.persisted(1);
+    let effects = server.persisted(2);
+    let [Effect::ReadLog { id, from, through, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!((*from, *through), (index(1), index(2)));
+    for wrong in [entries_of(1, &[1, 1]), entries_of(2, &[2]), NONE] {
+        assert_eq!(server.step(log_read(*id, wrong)), [], "neither applied, nor asked again in a busy loop");
+    }
+    let effects = server.tick();
+    assert!(matches!(effects.as_slice(), [Effect::ReadLog { id: again, .. }] if again > id), "{effects:?}");
+}
+
+#[test]
 fn a_slow_machine_is_not_flooded() {
     let mut server = Start::first_of_three().limits(|limits| limits.unapplied_bytes_max = 60).settled_leader();
     server.batch((10..20).map(propose));
