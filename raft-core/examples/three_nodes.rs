@@ -1,157 +1,106 @@
-//! A cluster of three servers in one thread: an election, a few commands, a death, another
-//! election, and in the end everybody who lives agrees.
+//! A cluster of three servers in one thread: `cargo run -p raft-core --example three_nodes`
 //!
-//! ```text
-//! cargo run -p raft-core --example three_nodes
-//! ```
-//!
-//! The core only says what is to be done; here is everything that a program has to do for it.
-//! The disk of this world is durable at once, its network loses nothing and takes no time, and
-//! its clock jumps to the next moment at which somebody wants to be woken.
+//! The core says what is to be done; here is all that a program has to do for it. The disk of this
+//! world is durable at once, its network loses nothing and takes no time, and its clock jumps to
+//! the next moment at which somebody wants to be woken.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-use bytes::Bytes;
 use raft_core::{
-    Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
-    Message, NodeId, Payload, Position, Raft, RequestId, RoleKind, Rpc, StateMachine, StoreId, Time, Timing,
+    Boot, ClusterId, Config, Durable, Effect, Event, Identity, Limits, Member, Membership, Message, NodeId, Payload,
+    Raft, RequestId, RoleKind, Rpc, StoreId, Time, Timing,
 };
 
-/// What the cluster replicates: every command is written on the next line, and answered by its number.
-#[derive(Default, PartialEq, Debug)]
-struct Notebook(Vec<Bytes>);
-
-impl StateMachine for Notebook {
-    fn apply(&mut self, _: Position, command: &Bytes) -> Bytes {
-        self.0.push(command.clone());
-        format!("line {}", self.0.len()).into()
-    }
-}
-
-struct Server {
-    raft: Raft,
-    identity: Identity,
-    notebook: Notebook,
-}
-
-/// The world: the servers that live, what is about to happen to them, and the time.
+/// The servers that live, each with its notebook; what is about to happen to them; and the time.
+#[derive(Default)]
 struct World {
-    now: Time,
-    servers: BTreeMap<NodeId, Server>,
+    servers: BTreeMap<NodeId, (Raft, Vec<String>)>,
     events: VecDeque<(NodeId, Event)>,
+    now: Time,
 }
 
 impl World {
-    /// Three servers that have never run before.
-    fn new() -> Result<Self, Box<dyn std::error::Error>> {
-        let members = [1, 2, 3].map(|id| (NodeId::new(id).expect("ids start at 1"), StoreId::new(u128::from(id))));
-        let membership = Membership::new(members.map(|(node, store)| Member { node, store }))?;
-        let mut servers = BTreeMap::new();
-        for (node, store) in members {
-            let identity = Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) };
-            let durable = Durable {
-                identity,
-                hard_state: HardState::default(),
-                base: Position::ZERO,
-                membership: membership.clone(),
-                applied: Index::ZERO,
-                last: Index::ZERO,
-                runs: Vec::new(),
-                tail: Entries::EMPTY,
-            };
-            let raft = Raft::new(Config::new(Timing::LAN, Limits::DEFAULT, 42)?, durable)?;
-            servers.insert(node, Server { raft, identity, notebook: Notebook::default() });
-        }
-        Ok(Self { now: Time::ZERO, servers, events: VecDeque::new() })
+    fn start(&mut self, node: NodeId, membership: &Membership) -> Result<(), Box<dyn Error>> {
+        let store = StoreId::new(node.as_u64().into());
+        let identity = Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) };
+        let config = Config::new(Timing::LAN, Limits::DEFAULT, 42)?;
+        let raft = Raft::new(config, Durable::first_boot(identity, membership.clone()))?;
+        self.servers.insert(node, (raft, Vec::new()));
+        Ok(())
     }
 
-    /// One event in, some effects out; each effect is carried out, and most become events again.
+    /// One event in, some effects out; each is carried out, and most become events again.
     fn happen(&mut self, node: NodeId, event: Event) {
         // Whatever reaches the dead is lost.
-        let Some(server) = self.servers.get_mut(&node) else { return };
-        let now = self.now;
-        for effect in server.raft.step(Message { at: now, event }) {
+        let Some((raft, notebook)) = self.servers.get_mut(&node) else { return };
+        let (now, me) = (self.now, raft.status().identity.peer());
+        for effect in raft.step(Message { at: now, event }) {
             match effect {
                 Effect::Send { to, rpc } => {
-                    // A story in which all hearts beat all the time is a dull one.
                     if !matches!(rpc, Rpc::Heartbeat { .. } | Rpc::HeartbeatReply { .. }) {
                         println!("{now}   {node} → {to} {rpc}");
                     }
-                    self.events.push_back((to, Event::Received { from: server.identity.peer(), rpc }));
+                    self.events.push_back((to, Event::Received { from: me, rpc }));
                 }
                 Effect::Persist { seq, .. } => self.events.push_back((node, Event::Persisted { seq })),
-                Effect::Apply { entries, tokens } => {
+                Effect::Apply { entries, .. } => {
                     for entry in entries.iter() {
-                        let Payload::Command(command) = &entry.payload else { continue };
-                        let answer = server.notebook.apply(entry.position(), command);
-                        if tokens.iter().any(|(index, _)| *index == entry.index) {
-                            println!("{now} {node} answers {command:?} with {answer:?}");
+                        if let Payload::Command(line) = &entry.payload {
+                            notebook.push(String::from_utf8_lossy(line).into_owned());
                         }
                     }
-                    let index = entries.last().map_or(Index::ZERO, |entry| entry.index);
-                    self.events.push_back((node, Event::Applied { index }));
+                    self.events.extend(entries.last().map(|last| (node, Event::Applied { index: last.index })));
                 }
-                Effect::Reply { request, outcome } => println!("{now} {node} ends request {request}: {outcome:?}"),
                 Effect::Observe(observation) => println!("{now} {node}{observation}"),
-                // Who is who never changes here.
-                Effect::Configured { .. } => {}
-                Effect::ReadLog { .. } => unreachable!("three commands fit into the log cache"),
+                Effect::Reply { request, outcome } => println!("{now} {node} ends request {request}: {outcome:?}"),
+                // Nobody joins or leaves, and a few lines fit into the log cache.
+                Effect::Configured { .. } | Effect::ReadLog { .. } => {}
             }
         }
     }
 
-    /// Lets everything happen that happens until `end`.
-    fn run_until(&mut self, end: Time) {
+    /// Lets everything happen that happens within `span`, and says who leads then.
+    fn run(&mut self, span: Duration) -> NodeId {
+        let end = self.now.after(span);
         loop {
             while let Some((node, event)) = self.events.pop_front() {
                 self.happen(node, event);
             }
-            let next = self.servers.iter().filter_map(|(node, server)| Some((server.raft.deadline()?, *node))).min();
-            let Some((deadline, node)) = next.filter(|(deadline, _)| *deadline <= end) else { break };
+            let deadlines = self.servers.iter().filter_map(|(node, (raft, _))| Some((raft.deadline()?, *node)));
+            let Some((deadline, node)) = deadlines.min().filter(|(deadline, _)| *deadline <= end) else { break };
             self.now = self.now.max(deadline);
             self.events.push_back((node, Event::Tick));
         }
         self.now = end;
+        let mut statuses = self.servers.values().map(|(raft, _)| raft.status());
+        statuses.find(|status| status.role == RoleKind::Leader).expect("a majority lives").identity.node
     }
 
-    /// The server that leads after a second; by then an election is long over.
-    fn leader(&mut self) -> NodeId {
-        self.run_until(self.now.after(Duration::from_secs(1)));
-        let mut statuses = self.servers.values().map(|server| server.raft.status());
-        let leader = statuses.find(|status| status.role == RoleKind::Leader).expect("a majority lives and can talk");
-        leader.identity.node
-    }
-
-    fn propose(&mut self, leader: NodeId, request: u64, command: &'static str) {
-        println!("{} a client asks {leader} to write {command:?}", self.now);
-        let command = Bytes::from_static(command.as_bytes());
-        self.happen(leader, Event::Propose { request: RequestId::new(request), command });
-        self.run_until(self.now.after(Duration::from_millis(10)));
+    fn write(&mut self, leader: NodeId, line: &'static str) {
+        println!("{} a client asks {leader} to write {line:?}", self.now);
+        self.happen(leader, Event::Propose { request: RequestId::new(1), command: line.into() });
+        self.run(Duration::from_millis(10));
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut world = World::new()?;
+fn main() -> Result<(), Box<dyn Error>> {
+    let members = (1..=3).filter_map(NodeId::new).map(|node| (node, StoreId::new(node.as_u64().into())));
+    let membership = Membership::new(members.map(|(node, store)| Member { node, store }))?;
+    let mut world = World::default();
+    membership.voters().iter().try_for_each(|voter| world.start(voter.node, &membership))?;
 
     println!("— three servers start; nobody leads");
-    let first = world.leader();
-
-    println!("— {first} leads; two commands");
-    world.propose(first, 1, "buy milk");
-    world.propose(first, 2, "feed the cat");
-
+    let first = world.run(Duration::from_secs(1));
+    world.write(first, "buy milk");
     println!("— {first} dies; the others notice its silence");
     world.servers.remove(&first);
-    let second = world.leader();
-
-    println!("— {second} leads; one more command");
-    world.propose(second, 3, "buy another cat");
-
-    println!("— everybody who lives has written the same");
-    for (node, Server { notebook, .. }) in &world.servers {
+    let second = world.run(Duration::from_secs(1));
+    world.write(second, "feed the cat");
+    println!("— whoever lives has written the same");
+    for (node, (_, notebook)) in &world.servers {
         println!("{node} {notebook:?}");
-        assert_eq!(notebook.0, ["buy milk", "feed the cat", "buy another cat"], "{node} disagrees");
+        assert_eq!(notebook, &["buy milk", "feed the cat"], "{node} disagrees");
     }
     Ok(())
 }

@@ -63,6 +63,21 @@ pub struct Durable {
 }
 
 impl Durable {
+    /// What a store holds that was formatted for its node and has never run: nothing but who it
+    /// is and who belongs to the cluster.
+    pub fn first_boot(identity: Identity, membership: Membership) -> Self {
+        Self {
+            identity,
+            hard_state: HardState::default(),
+            base: Position::ZERO,
+            membership,
+            applied: Index::ZERO,
+            last: Index::ZERO,
+            runs: Vec::new(),
+            tail: Entries::EMPTY,
+        }
+    }
+
     /// The position of the last entry.
     pub fn last_position(&self) -> Position {
         self.runs.last().map_or(self.base, |run| Position::new(self.last, run.term))

@@ -16,6 +16,7 @@
 //! | [`storage`] | the log on disk, and the thread that writes it |
 //! | [`transport`] | links to peers and clients; the only place that knows QUIC and TLS |
 //! | [`certs`] | certificates: who may be which node of which cluster |
+//! | [`local`] | a whole cluster on this machine, for a first try and for tests |
 //!
 //! `examples/counter.rs` is a whole replicated state machine.
 //!
@@ -32,6 +33,7 @@ mod codec;
 mod dispatch;
 mod driver;
 mod error;
+pub mod local;
 mod node;
 mod pending;
 pub mod storage;

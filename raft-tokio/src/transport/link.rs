@@ -211,8 +211,9 @@ async fn write_urgent(shared: Arc<Shared>, slot: Arc<Slot>, mut writer: FrameWri
     let mut closing = shared.closing();
     loop {
         let last = tokio::select! {
-            () = slot.queue.take_urgent(&mut batch) => false,
+            biased;
             () = closed(&mut closing) => true,
+            () = slot.queue.take_urgent(&mut batch) => false,
         };
         if last {
             slot.queue.try_take_urgent(&mut batch);

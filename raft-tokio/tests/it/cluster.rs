@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_tokio::certs::{Authority, Credentials};
-use raft_tokio::core::{ClusterId, Member, Membership, NodeId, Position, RoleKind, StateMachine, StoreId};
-use raft_tokio::storage::{self, Birth, StorageError};
+use raft_tokio::core::{NodeId, Position, RoleKind, StateMachine};
+use raft_tokio::local::{self, LocalError, LocalSite};
+use raft_tokio::storage::StorageError;
 use raft_tokio::{Node, ProposeError, ReadError, StartError};
 use tempfile::TempDir;
 
@@ -25,49 +24,22 @@ impl StateMachine for Journal {
 
 /// Everything that outlives its nodes.
 struct Site {
-    folder: TempDir,
-    cluster: ClusterId,
-    authority: Authority,
-    addresses: BTreeMap<NodeId, SocketAddr>,
+    site: LocalSite,
+    _folder: TempDir,
 }
 
 impl Site {
     fn new(size: u64) -> Self {
-        let cluster = ClusterId::new(0xc1);
-        let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
-        let members = nodes.iter().map(|node| Member { node: *node, store: StoreId::new(node.as_u64().into()) });
-        let membership = Membership::new(members).expect("distinct members");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let sockets: Vec<UdpSocket> =
-            nodes.iter().map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port")).collect();
-        let addresses = nodes.iter().zip(&sockets).map(|(node, socket)| (*node, socket.local_addr().expect("bound")));
-        let site = Self {
-            addresses: addresses.collect(),
-            cluster,
-            authority: Authority::new(cluster).expect("a certificate authority"),
-            folder,
-        };
-        for node in nodes {
-            let store = StoreId::new(node.as_u64().into());
-            let birth = Birth { cluster, node, store, membership: membership.clone() };
-            storage::format(&site.folder.path().join(node.to_string()), &birth).expect("an empty folder");
-        }
-        site
+        Self { site: LocalSite::form(folder.path(), size).expect("a cluster"), _folder: folder }
     }
 
-    fn start(&self, node: NodeId) -> Result<Node<Journal>, StartError> {
-        let issued = self.authority.issue_node(node).expect("a certificate");
-        let credentials = Credentials::from_pem(self.authority.cert_pem(), &issued.cert_pem, &issued.key_pem);
-        let credentials = credentials.expect("what the authority issued");
-        let data = self.folder.path().join(node.to_string());
-        let peers = self.addresses.iter().map(|(node, address)| (*node, address.to_string()));
-        Node::builder(self.cluster, node, data, self.addresses[&node], credentials)
-            .peers(peers)
-            .start(Journal::default())
+    fn start(&self, node: NodeId) -> Result<Node<Journal>, LocalError> {
+        self.site.start(node, Journal::default())
     }
 
     fn start_all(&self) -> BTreeMap<NodeId, Node<Journal>> {
-        self.addresses.keys().map(|node| (*node, self.start(*node).expect("a node that starts"))).collect()
+        self.site.start_all(Journal::default).expect("nodes that start")
     }
 }
 
@@ -86,16 +58,8 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut attempt: i
 }
 
 async fn leader_of(nodes: &BTreeMap<NodeId, Node<Journal>>) -> NodeId {
-    eventually("a leader", async || {
-        for (id, node) in nodes {
-            let status = node.status().await.expect("a running node");
-            if status.role == RoleKind::Leader && status.log.committed_in_term {
-                return Some(*id);
-            }
-        }
-        None
-    })
-    .await
+    let found = tokio::time::timeout(Duration::from_secs(20), local::leader(nodes)).await.expect("a leader");
+    found.status().await.expect("a running node").identity.node
 }
 
 async fn journal_of(node: &Node<Journal>) -> Vec<Bytes> {
@@ -232,7 +196,8 @@ async fn a_directory_is_used_by_one_node_at_a_time() {
     let nodes = site.start_all();
     let id = leader_of(&nodes).await;
     let second = site.start(id);
-    assert!(matches!(second, Err(StartError::Storage(StorageError::InUse { .. }))), "two nodes in one directory");
+    let in_use = matches!(second, Err(LocalError::Start(StartError::Storage(StorageError::InUse { .. }))));
+    assert!(in_use, "two nodes in one directory");
     stop(nodes).await;
     stop(site.start_all()).await;
 }

@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use tokio::sync::oneshot;
+
 use super::*;
 
 async fn pair() -> (Station, Station) {
@@ -77,40 +79,73 @@ async fn a_peer_that_comes_back_on_its_port_is_found_again() {
     assert_eq!(again.reach(1, &mut first).await, peer(2, 2));
 }
 
+/// A station in a runtime of its own, which can be ended as a kill would end it: without a word.
+struct Mortal {
+    station: Station,
+    kill: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Mortal {
+    async fn open(options: Options) -> Self {
+        let (opened, station) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("because the system has an event queue").block_on(async move {
+                assert!(opened.send(Station::open(options)).is_ok(), "the test has ended");
+                killed.await.expect("because the test kills it");
+            });
+            // The runtime is dropped here, and all tasks with it.
+        });
+        let station = in_time("the station", station).await.expect("because its thread has sent it");
+        Self { station, kill, thread }
+    }
+
+    fn kill(self) {
+        self.kill.send(()).expect("because it waits for this");
+        self.thread.join().expect("because it was killed and did not panic");
+    }
+}
+
+/// Well before the idle timeout of 3 s.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let within = Duration::from_millis(2_500);
+    tokio::time::timeout(within, future).await.unwrap_or_else(|_| panic!("{what}: not within {within:?}"))
+}
+
 /// No packet says goodbye when a process is killed. Its successor does, as soon as it gets one
-/// that was meant for the dead; otherwise this would take until the idle timeout.
+/// that was meant for the dead.
 #[tokio::test]
 async fn a_peer_that_was_killed_is_missed_as_soon_as_its_port_answers_again() {
     let authority = authority(7);
     let first = Station::open(options(&authority, peer(1, 1)));
     // The same key before and after: the resets are made from it.
     let reborn = options(&authority, peer(2, 2));
-    let (opened, station) = tokio::sync::oneshot::channel();
-    let (kill, killed) = tokio::sync::oneshot::channel::<()>();
-    let doomed = {
-        let options = Options { me: peer(2, 1), ..reborn.clone() };
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("because the system has an event queue").block_on(async move {
-                assert!(opened.send(Station::open(options)).is_ok(), "the test has ended");
-                killed.await.expect("because the test kills it");
-            });
-            // The runtime is dropped here and takes its tasks with it, as a kill would.
-        })
-    };
-    let mut second = in_time("the second node", station).await.expect("because its thread has sent it");
-    let address = second.address();
-    first.connect(2, address.clone());
-    first.reach(2, &mut second).await;
-    kill.send(()).expect("because it waits for this");
-    doomed.join().expect("because it was killed and did not panic");
-    drop(second);
-
-    let listen: std::net::SocketAddr = address.parse().expect("because it was an address before");
+    let mut doomed = Mortal::open(Options { me: peer(2, 1), ..reborn.clone() }).await;
+    let listen = doomed.station.endpoint.local_addr();
+    first.connect(2, doomed.station.address());
+    first.reach(2, &mut doomed.station).await;
+    doomed.kill();
     // It does not dial: nothing but a reset can tell that the old connection is void.
     let mut again = Station::open(Options { listen, ..reborn });
-    let found = tokio::time::timeout(Duration::from_millis(2_500), first.reach(2, &mut again)).await;
-    assert_eq!(found.expect("because the reset comes before the idle timeout of 3 s"), peer(1, 1));
+    assert_eq!(soon("the reset", first.reach(2, &mut again)).await, peer(1, 1));
+}
+
+/// Where its packets do not arrive, or its key is another, what it says in its own hello tells.
+#[tokio::test]
+async fn a_peer_that_connects_in_a_newer_life_is_dialled_anew() {
+    let authority = authority(7);
+    let mut first = Station::open(options(&authority, peer(1, 1)));
+    let mut doomed = Mortal::open(options(&authority, peer(2, 1))).await;
+    let listen = doomed.station.endpoint.local_addr();
+    first.connect(2, doomed.station.address());
+    first.reach(2, &mut doomed.station).await;
+    doomed.kill();
+    let mut again = Station::open(Options { listen, ..options(&authority, peer(2, 2)) });
+    again.connect(1, first.address());
+    assert_eq!(soon("its hello", again.reach(1, &mut first)).await, peer(2, 2));
+    assert_eq!(soon("the new dial", first.reach(2, &mut again)).await, peer(1, 1));
 }
 
 #[tokio::test]
