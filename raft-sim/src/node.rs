@@ -211,6 +211,9 @@ impl Process {
 pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
     let mut inbox = Inbox::default();
     for event in batch {
+        if let Event::Received { from, .. } = event {
+            inbox.heard |= 1 << slot(from.node);
+        }
         match event {
             Event::Received { from, rpc } => match rpc {
                 Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {

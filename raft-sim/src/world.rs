@@ -122,7 +122,7 @@ impl World {
             nodes: (0..plan.nodes).map(|nth| Node::new(node_at(nth))).collect(),
             disks,
             clients: Clients::new(plan.clients, plan.nodes, &root),
-            checks: Checks::new(plan.nodes, plan.limits, plan.timing.election_timeout_min),
+            checks: Checks::new(plan.nodes, plan.limits, plan.timing),
             nemesis: Nemesis::new(&root),
             trace,
             counts: Counts::default(),

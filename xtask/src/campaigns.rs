@@ -52,7 +52,6 @@ fn simulator(project: &Project, arguments: &[String]) -> Program {
 pub(crate) fn kill_rounds(project: &Project, rounds: u32, seed: Option<u64>, tally: &mut Tally) -> Result<String> {
     let mut program = Program::cargo(project.root()).env("RAFT_KV_KILL_ROUNDS", rounds.to_string()).args([
         "test",
-        "--release",
         "-p",
         "raft-kv",
         "--test",

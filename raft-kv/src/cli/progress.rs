@@ -1,9 +1,10 @@
 //! How far a long command is: a bar on a terminal, a line a second elsewhere.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::grouped;
 
@@ -51,9 +52,13 @@ impl Progress {
         let now = Instant::now();
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            if let Ok(style) = ProgressStyle::with_template("  {bar:40} {human_pos}/{human_len}  {per_sec}  {eta} left")
+            if let Ok(style) = ProgressStyle::with_template("  {bar:40} {human_pos} of {human_len}, {rate}, {eta} left")
             {
-                bar.set_style(style.progress_chars("=> "));
+                let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
+                    // A bar that cannot be drawn is no reason to stop.
+                    let _ = write!(text, "{}/s", grouped(state.per_sec() as u64));
+                };
+                bar.set_style(style.with_key("rate", rate).progress_chars("=> "));
             }
             bar
         });

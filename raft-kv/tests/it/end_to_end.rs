@@ -7,7 +7,17 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Ended, raft_kv, run_with_input, text};
 
 fn as_json(ended: Ended) -> Value {
-    serde_json::from_str(&ended.expect_output()).expect("because the output is one JSON document")
+    parsed(&ended.expect_output())
+}
+
+/// What `load` prints, whether or not it took so long that it told how far it was.
+fn loaded(ended: &Ended) -> Value {
+    assert_eq!(ended.status, Some(0), "{ended:#?}");
+    parsed(&ended.stdout)
+}
+
+fn parsed(document: &str) -> Value {
+    serde_json::from_str(document).expect("because the output is one JSON document")
 }
 
 #[test]
@@ -76,7 +86,7 @@ fn a_file_is_loaded_and_every_node_has_it() {
     let cluster = Cluster::start(3);
     cluster.wait_for_verdict("HEALTHY");
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
-    let document = as_json(cluster.run(&["load", sample, "-o", "json"]));
+    let document = loaded(&cluster.run(&["load", sample, "-o", "json"]));
     assert_eq!((&document["stored"], &document["revision"]), (&json!(2000), &json!(2001)));
     let mut lines: Vec<String> =
         fs::read_to_string(sample).expect("because the sample is committed").lines().map(str::to_owned).collect();
@@ -91,8 +101,7 @@ fn a_file_is_loaded_and_every_node_has_it() {
     // From a pipe, over what is there: every key once more.
     let content = fs::read(sample).expect("because the sample is committed");
     let path = cluster.config_path();
-    let ended = run_with_input(&["load", "-", "--config", text(&path), "-o", "json"], &content);
-    let document: Value = serde_json::from_str(&ended.stdout).expect("because the output is one JSON document");
+    let document = loaded(&run_with_input(&["load", "-", "--config", text(&path), "-o", "json"], &content));
     assert_eq!(document["revision"], json!(4001));
 }
 

@@ -35,23 +35,31 @@ struct Load {
     writers: JoinSet<Record>,
     stop: Arc<AtomicBool>,
     acknowledged: watch::Receiver<u64>,
+    /// The first write that may not begin yet: what a node that comes back has to replay grows
+    /// with the rounds, and not with how long the others waited for it.
+    limit: watch::Sender<u64>,
 }
+
+/// Writes that may begin beyond those that a round waits for.
+const AHEAD: u64 = 1_000;
 
 impl Load {
     fn begin(client: &Client) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (count, acknowledged) = watch::channel(0);
         let (count, next) = (Arc::new(count), Arc::new(AtomicU64::new(0)));
+        let (limit, allowed) = watch::channel(AHEAD);
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
-            writers.spawn(write(client.clone(), next.clone(), stop.clone(), count.clone()));
+            writers.spawn(write(client.clone(), next.clone(), stop.clone(), count.clone(), allowed.clone()));
         }
-        Self { writers, stop, acknowledged }
+        Self { writers, stop, acknowledged, limit }
     }
 
     /// Waits until this many further writes are acknowledged.
     async fn advance(&mut self, writes: u64) {
         let target = *self.acknowledged.borrow() + writes;
+        self.limit.send_modify(|limit| *limit = (*limit).max(target + AHEAD));
         let reached = tokio::time::timeout(PATIENCE, self.acknowledged.wait_for(|count| *count >= target)).await;
         let reached = reached.unwrap_or_else(|_| panic!("no {writes} writes were acknowledged within {PATIENCE:?}"));
         reached.expect("because the writers have not been stopped");
@@ -59,6 +67,7 @@ impl Load {
 
     async fn end(mut self) -> Record {
         self.stop.store(true, Ordering::Relaxed);
+        self.limit.send_replace(u64::MAX);
         let mut record = Record::default();
         while let Some(writer) = self.writers.join_next().await {
             let writer = writer.expect("because a write that fails ends the test");
@@ -70,10 +79,21 @@ impl Load {
 }
 
 /// Writes keys that nobody else writes, one after the other.
-async fn write(client: Client, next: Arc<AtomicU64>, stop: Arc<AtomicBool>, count: Arc<watch::Sender<u64>>) -> Record {
+async fn write(
+    client: Client,
+    next: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    count: Arc<watch::Sender<u64>>,
+    mut allowed: watch::Receiver<u64>,
+) -> Record {
     let mut record = Record::default();
-    while !stop.load(Ordering::Relaxed) {
-        let key = format!("key/{:08}", next.fetch_add(1, Ordering::Relaxed));
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        allowed.wait_for(|limit| number < *limit).await.expect("because the load ends its writers first");
+        if stop.load(Ordering::Relaxed) {
+            return record;
+        }
+        let key = format!("key/{number:08}");
         match client.put(key.clone(), value_of(&key), PutOptions::default()).await {
             Ok(reply) => {
                 record.acknowledged.insert(key, reply.revision);
@@ -83,7 +103,6 @@ async fn write(client: Client, next: Arc<AtomicU64>, stop: Arc<AtomicBool>, coun
             Err(error) => panic!("two of three nodes are up, but: {error}"),
         }
     }
-    record
 }
 
 fn value_of(key: &str) -> Bytes {

@@ -1,9 +1,10 @@
 //! Elections: I1 election safety, I9 one vote a term, I18 legal votes, and who may speak as leader.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use raft_core::{CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Verdict as Vote};
+use raft_core::{
+    CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Timing, Verdict as Vote,
+};
 
 use super::{Step, Verdict, ensure};
 use crate::slot;
@@ -12,7 +13,7 @@ use crate::slot;
 #[derive(Debug)]
 pub struct Elections {
     quorum: usize,
-    stickiness: Duration,
+    timing: Timing,
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
     candidacies: BTreeMap<(Term, NodeId), Position>,
@@ -21,6 +22,8 @@ pub struct Elections {
     newest: Vec<Option<CampaignId>>,
     /// When each node last heard from a leader that it could not refuse.
     contact: Vec<Option<Time>>,
+    /// When each leader last heard from each node; its election counts as hearing from all.
+    answered: Vec<Vec<Time>>,
 }
 
 /// A pre-vote: where the log of whoever asks ends, and who has said yes.
@@ -31,18 +34,18 @@ struct Inquiry {
 }
 
 impl Elections {
-    /// Before the first election of `nodes` voters; a vote is refused for `stickiness` after a
-    /// leader was heard from.
-    pub fn new(nodes: usize, stickiness: Duration) -> Self {
+    /// Before the first election of `nodes` voters.
+    pub fn new(nodes: usize, timing: Timing) -> Self {
         Self {
             quorum: nodes / 2 + 1,
-            stickiness,
+            timing,
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             candidacies: BTreeMap::new(),
             inquiries: BTreeMap::new(),
             newest: vec![None; nodes],
             contact: vec![None; nodes],
+            answered: vec![vec![Time::ZERO; nodes]; nodes],
         }
     }
 
@@ -80,7 +83,34 @@ impl Elections {
                 }
             }
         }
+        self.has_majority(step, !won.is_empty())?;
         Ok(won)
+    }
+
+    /// Thesis 6.2 – a leader goes on without the answers of a majority for the longest election
+    /// timeout at most. The core counts from where it asked; here it is from where answers came,
+    /// which is later, so nobody is blamed wrongly.
+    fn has_majority(&mut self, step: &Step<'_>, elected: bool) -> Verdict {
+        let answered = &mut self.answered[slot(step.node)];
+        for (place, at) in answered.iter_mut().enumerate() {
+            if elected || place == slot(step.node) || step.inbox.heard >> place & 1 == 1 {
+                *at = step.now;
+            }
+        }
+        if step.after.role != RoleKind::Leader {
+            return Ok(());
+        }
+        let mut newest_first = answered.clone();
+        newest_first.sort_unstable_by(|a, b| b.cmp(a));
+        let silent_for = newest_first.get(self.quorum - 1).map(|at| step.now.since(*at)).unwrap_or_default();
+        ensure!(
+            silent_for <= self.timing.election_timeout_max,
+            CheckQuorum,
+            "{} is still leader of term {} after no majority has answered it for {silent_for:?}",
+            step.node,
+            step.after.hard_state.term
+        );
+        Ok(())
     }
 
     /// A leader's majority consists of votes that were really sent, and of its own.
@@ -175,7 +205,7 @@ impl Elections {
         ensure!(
             step.inbox.unreachable
                 || step.before.role == RoleKind::Leader
-                || quiet_for.is_none_or(|quiet_for| quiet_for >= self.stickiness),
+                || quiet_for.is_none_or(|quiet_for| quiet_for >= self.timing.election_timeout_min),
             VoteLegality,
             "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from a leader"
         );

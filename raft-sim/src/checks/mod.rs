@@ -13,7 +13,7 @@ pub mod order;
 
 use std::fmt;
 
-use raft_core::{Effect, Index, Limits, NodeId, Status, Term, Time};
+use raft_core::{Effect, Index, Limits, NodeId, Status, Term, Time, Timing};
 
 use crate::disk::Disk;
 use crate::machine::Registers;
@@ -60,6 +60,8 @@ pub enum Invariant {
     AcknowledgedWrites,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
     VoteLegality,
+    /// A leader that no majority answers gives up.
+    CheckQuorum,
     /// Whoever speaks as a leader was elected, and says what its log says.
     Provenance,
     /// Limits hold.
@@ -94,6 +96,7 @@ impl Invariant {
             Self::RequestsEndOnce => "I14",
             Self::AcknowledgedWrites => "I15",
             Self::VoteLegality => "I18",
+            Self::CheckQuorum => "I22",
             Self::Provenance => "I20",
             Self::Bounds => "I21",
             Self::Liveness => "I22",
@@ -124,6 +127,7 @@ impl fmt::Display for Invariant {
             Self::RequestsEndOnce => "requests end once",
             Self::AcknowledgedWrites => "acknowledged writes stay",
             Self::VoteLegality => "legal votes",
+            Self::CheckQuorum => "a leader has a majority",
             Self::Provenance => "provenance of messages",
             Self::Bounds => "bounds",
             Self::Liveness => "liveness after healing",
@@ -189,6 +193,8 @@ pub struct Step<'a> {
 pub struct Inbox {
     /// There were entries among them: the end of the log may have been anywhere in between.
     pub appends: bool,
+    /// Which peers were heard of, a bit for each place.
+    pub heard: u16,
     /// The highest term in which somebody spoke as leader.
     pub leader: Option<Term>,
     /// A channel broke, which may excuse a vote against a living leader.
@@ -216,9 +222,9 @@ pub struct Checks {
 
 impl Checks {
     /// For a new cluster of `nodes` voters.
-    pub fn new(nodes: usize, limits: Limits, stickiness: std::time::Duration) -> Self {
+    pub fn new(nodes: usize, limits: Limits, timing: Timing) -> Self {
         Self {
-            elections: Elections::new(nodes, stickiness),
+            elections: Elections::new(nodes, timing),
             logs: Logs::new(nodes),
             commits: Commits::new(nodes),
             durability: Durability::new(nodes),

@@ -195,3 +195,15 @@ fn a_campaign_on_the_answers_to_an_older_question_is_noticed() {
     let verdict = rig.step(1, |status| status.role = RoleKind::Candidate, vec![own]);
     assert_eq!(fired(verdict), Some(Invariant::VoteLegality));
 }
+
+#[test]
+fn a_leader_that_no_majority_answers_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let alone = Inbox::default();
+    rig.wait(STICKINESS * 2);
+    assert_eq!(rig.step_with(1, alone, |_| {}, Vec::new()), Ok(()));
+    rig.wait(STICKINESS);
+    assert_eq!(fired(rig.step_with(1, alone, |_| {}, Vec::new())), Some(Invariant::CheckQuorum));
+    let answered = Inbox { heard: 0b010, ..alone };
+    assert_eq!(rig.step_with(1, answered, |_| {}, Vec::new()), Ok(()));
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_core::{
     Boot, CampaignId, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus,
-    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time,
+    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time, Timing,
     Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
@@ -12,7 +12,7 @@ use raft_sim::machine::Command;
 use raft_sim::{Invariant, Violation};
 use std::time::Duration;
 
-/// How long a vote is refused after a leader was heard from.
+/// How long a vote is refused after a leader was heard from, with the timing of a LAN.
 pub(crate) const STICKINESS: Duration = Duration::from_millis(150);
 
 /// The checks, and what three nodes that run by hand look like from outside.
@@ -106,7 +106,7 @@ impl Rig {
             load: LoadStatus::default(),
         };
         let mut rig = Self {
-            checks: Checks::new(3, Limits::DEFAULT, STICKINESS),
+            checks: Checks::new(3, Limits::DEFAULT, Timing::LAN),
             disks: (1..=3).map(|id| Disk::format(node(id), store(id))).collect(),
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
@@ -127,7 +127,8 @@ impl Rig {
     /// One step: `change` makes the new status out of the old one. If the checks have nothing
     /// against it, its writes go to the disk, unsynced.
     pub(crate) fn step(&mut self, id: u64, change: impl FnOnce(&mut Status), effects: Vec<Effect>) -> Verdict {
-        self.step_with(id, Inbox::default(), change, effects)
+        // Whoever leads is answered, unless a test says otherwise.
+        self.step_with(id, Inbox { heard: u16::MAX, ..Inbox::default() }, change, effects)
     }
 
     pub(crate) fn step_with(

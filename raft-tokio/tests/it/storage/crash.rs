@@ -220,6 +220,7 @@ fn a_last_group_torn_at_any_byte_is_cut_and_everything_before_it_kept() -> Resul
             let case = format!("{how} from byte {at} on");
             let opened = reopen(&disk, &SMALL).unwrap_or_else(|error| panic!("{case}: {error}"));
             assert_eq!(Model::of(&opened), before, "{case}");
+            assert_eq!(disk.bytes("log-000000000001").len(), 64 << 10, "{case}: the file has its length again");
             go_on(opened, &disk, before.clone(), &case);
         }
     }

@@ -258,9 +258,39 @@ fn damage_that_appears_while_running_is_found_by_the_read() -> Result<(), Storag
     assert!(matches!(truth, Ok(0)), "nothing was there at the opening");
     let read = |opened: &Opened| opened.log.read(Index::new(1), Index::new(5), u64::MAX);
     assert_eq!(read(&opened)?.len(), 5);
-    disk.rot(FIRST, SECTOR + 100);
+    disk.rot(FIRST, |bytes| bytes[SECTOR + 100] ^= 0x40);
     assert!(matches!(read(&opened), Err(StorageError::Damaged { .. })));
     assert_eq!(opened.log.read(Index::new(4), Index::new(5), u64::MAX)?.len(), 2, "the rest can still be read");
+    Ok(())
+}
+
+#[test]
+fn a_stale_group_with_a_right_checksum_is_found_by_the_read() -> Result<(), StorageError> {
+    let (disk, opened, _) = small()?;
+    drop(opened);
+    // Two futures of one disk: at the same place, one wrote another entry than the other.
+    let (disk, other) = (disk.crash(Keep::Nothing), disk.crash(Keep::Nothing));
+    let mut opened = reopen(&disk, &SMALL)?;
+    opened.log.write(&[append(8, vec![entry(6, 4, "this")])])?;
+    reopen(&other, &SMALL)?.log.write(&[append(8, vec![entry(6, 3, "that")])])?;
+    disk.rot(FIRST, |bytes| *bytes = other.bytes(FIRST));
+    assert!(matches!(opened.log.read(Index::new(6), Index::new(6), u64::MAX), Err(StorageError::Damaged { .. })));
+    Ok(())
+}
+
+#[test]
+fn a_vote_lost_at_the_end_of_a_segment_is_missed() -> Result<(), StorageError> {
+    let (disk, mut opened, _) = small()?;
+    opened.log.write(&[vote(8, 9, 2)])?;
+    let end = groups(&disk).end;
+    opened.log.write(&[append(9, vec![entry(6, 9, vec![6; 70_000])])])?;
+    drop(opened);
+    assert!(reopen(&disk.crash(Keep::Nothing), &SMALL).is_ok());
+    let lost = disk.tampered(FIRST, |bytes| bytes[end - SECTOR..end].fill(0));
+    match reopen(&lost, &SMALL) {
+        Err(StorageError::Damaged { found, .. }) => assert!(found.contains("does not follow on"), "{found}"),
+        other => panic!("{other:?}"),
+    }
     Ok(())
 }
 

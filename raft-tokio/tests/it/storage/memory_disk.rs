@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use raft_tokio::storage::{Disk, DiskFile};
 
 const SECTOR: usize = 512;
+/// Nothing waits for longer than this: a test that fails must not hang instead.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Default)]
 pub(super) struct MemoryDisk {
@@ -170,8 +173,7 @@ impl MemoryDisk {
 
     /// Waits until a sync is held.
     pub(super) fn await_held(&self) {
-        let patience = std::time::Duration::from_secs(60);
-        let held = self.shared.changed.wait_timeout_while(self.state(), patience, |state| state.waiting == 0);
+        let held = self.shared.changed.wait_timeout_while(self.state(), PATIENCE, |state| state.waiting == 0);
         let (state, waited) = held.expect("no test panics while it holds the disk");
         drop(state);
         assert!(!waited.timed_out(), "nothing was synced");
@@ -226,11 +228,11 @@ impl MemoryDisk {
         copy
     }
 
-    /// Flips a byte under a file that is open.
-    pub(super) fn rot(&self, name: &str, at: usize) {
+    /// Changes a file that is open.
+    pub(super) fn rot(&self, name: &str, rot: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let id = state.id(name).expect("the test knows its files");
-        state.contents[id].now[at] ^= 0x40;
+        rot(&mut state.contents[id].now);
     }
 
     /// A copy of this disk without one file.
@@ -350,10 +352,12 @@ impl DiskFile for MemoryFile {
         state.syncs += 1;
         state.waiting += 1;
         self.disk.shared.changed.notify_all();
-        while state.held {
-            state = self.disk.shared.changed.wait(state).expect("no test panics while it holds the disk");
-        }
+        let held = self.disk.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.held);
+        let (mut state, waited) = held.expect("no test panics while it holds the disk");
         state.waiting -= 1;
+        if waited.timed_out() {
+            return Err(io::Error::other("the test that held this sync is gone"));
+        }
         if state.sync_fails {
             return Err(io::Error::other("the device is gone"));
         }
