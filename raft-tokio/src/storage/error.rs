@@ -27,7 +27,7 @@ pub enum StorageError {
         /// The path that was tried.
         dir: PathBuf,
     },
-    /// What is there was not made by [`format`](super::format).
+    /// What is there was not made by [`format`](super::format()).
     #[error("cannot open {dir} as a data directory: {found}; check the path", dir = dir.display())]
     NotADataDirectory {
         /// The path that was tried.

@@ -2,7 +2,7 @@
 //!
 //! A data directory is [formatted](format()) once, for one node of one cluster, and
 //! [opened](open()) at every start. What it holds then is in [`Opened::durable`], ready for
-//! [`raft_core::Raft::new`](raft_core). The [`Log`] is synchronous; a [`Writer`] runs it on a
+//! [`raft_core::Raft::new`]. The [`Log`] is synchronous; a [`Writer`] runs it on a
 //! thread of its own and makes everything that waits durable with one sync.
 //!
 //! What it promises: after [`Log::write`] has returned, or [`Completion::Persisted`] was reported,
