@@ -107,6 +107,15 @@ fn signals_end_the_demo_without_a_trace() {
 }
 
 #[test]
+fn a_signal_while_the_nodes_start_ends_the_demo_without_a_trace() {
+    let mut demo = Demo::start(&["--nodes", "5"]);
+    demo.read_until("starting");
+    demo.process.signal("INT");
+    assert_eq!(demo.process.wait(), Some(130), "{}", demo.stderr());
+    demo.expect_nothing_left();
+}
+
+#[test]
 fn a_closed_standard_output_ends_the_demo_without_a_trace() {
     let mut demo = Demo::start(&[]);
     demo.read_until("nodes up");
@@ -152,7 +161,7 @@ fn what_is_kept_can_be_gone_on_with() {
 }
 
 #[test]
-fn verbose_demos_and_demos_with_a_seed_of_their_own_are_told_apart() {
+fn each_demo_draws_a_seed_of_its_own() {
     let seeds = [(), ()].map(|()| {
         let mut demo = Demo::start(&["--nodes", "1"]);
         let mut line = String::new();

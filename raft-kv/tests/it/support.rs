@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// What is waited for happens within milliseconds; a busy machine gets all the time it needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So many lines of each node's log are shown when a test fails.
+const LOG_TAIL_LINES: usize = 15;
+
 /// The program under test, without what the environment might tell it.
 pub(crate) fn raft_kv() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raft-kv"));
@@ -282,5 +285,19 @@ impl Cluster {
     pub(crate) fn client(&self, timeout: Duration) -> Client {
         let config: ClientConfig = self.config().client(timeout).expect("because init has made the certificates");
         Client::connect(config).expect("because the certificates are fresh")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Of a test that fails, the nodes may know why.
+        if thread::panicking() {
+            for node in self.running.keys() {
+                let log = self.log(*node);
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n");
+                eprintln!("the last lines of n{node}:\n{tail}");
+            }
+        }
     }
 }
