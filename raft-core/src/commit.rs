@@ -1,6 +1,7 @@
 //! Layer 4, rules: what is decided, and what may be applied. §5.3, §5.4.2; contract D5.
 
 use crate::effect::{Effect, Purpose};
+use crate::log::Reading;
 use crate::majority;
 use crate::message::LogReadOutcome;
 use crate::role::{Leader, Role};
@@ -29,11 +30,11 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) {
         let from = state.applying.handed.next();
         let room = limits.unapplied_bytes_max.saturating_sub(state.applying.unapplied.total());
         let Some(entries) = state.log.entries(from, target, room) else {
-            let overdue = state.applying.reading.is_none_or(|(_, asked)| now.since(asked) >= patience);
-            if overdue {
+            let before = state.applying.reading;
+            if before.is_none_or(|reading| !reading.is_pending(now)) {
                 let through = target.min(state.log.cached_from().prev());
                 let id = state.read_log(Purpose::Apply, from, through, room.min(limits.message_bytes_max));
-                state.applying.reading = Some((id, now));
+                state.applying.reading = Some(Reading::ask(id, before, now, patience));
             }
             return;
         };
@@ -73,7 +74,7 @@ pub(crate) fn on_applied(state: &mut State, index: Index) {
 /// Entries to apply have been read back. They are committed, so they can be applied whatever the
 /// role has become since; only their terms and the place to continue have to be right.
 pub(crate) fn on_log_read(state: &mut State, role: &mut Role, id: ReadId, outcome: &LogReadOutcome) {
-    if state.applying.reading.is_none_or(|(asked, _)| asked != id) {
+    if state.applying.reading.is_none_or(|reading| reading.id != id) {
         state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
         return;
     }
@@ -91,6 +92,5 @@ pub(crate) fn on_log_read(state: &mut State, role: &mut Role, id: ReadId, outcom
 
 /// When a read that brings back entries to apply is overdue.
 pub(crate) fn deadline(state: &State) -> Option<Time> {
-    let (_, asked) = state.applying.reading?;
-    Some(asked.after(state.patience()))
+    state.applying.reading.map(|reading| reading.overdue_at())
 }

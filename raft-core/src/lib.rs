@@ -123,7 +123,9 @@
 //! * membership change (§6) and learners: the configuration is the one the cluster was formatted with;
 //! * leadership transfer (Thesis 3.10);
 //! * lease reads and reads from followers (Thesis 6.4.1): reads cost the leader one round of heartbeats;
-//! * repair of a damaged log from peers: [`StorageFailed`](Event::StorageFailed) is final.
+//! * repair of a damaged log from peers: [`StorageFailed`](Event::StorageFailed) is final;
+//! * a leader whose own disk stalls, without failing, does not step down by itself;
+//! * a member that comes back with an older copy of its own store is not recognised.
 #![no_std]
 #![forbid(unsafe_code)]
 

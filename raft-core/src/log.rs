@@ -2,10 +2,11 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::durable::{Durable, TermRun};
 use crate::entry::{Chunk, Entries};
-use crate::types::{Index, Position, Term};
+use crate::types::{Index, Position, ReadId, Term, Time};
 
 /// The log of one server.
 ///
@@ -206,6 +207,34 @@ impl Log {
     /// Whether every entry stands where the runs say (contract R4).
     pub(crate) fn agrees_with(&self, entries: &Entries) -> bool {
         entries.iter().all(|entry| self.term_at(entry.index) == Some(entry.term))
+    }
+}
+
+/// A question to whoever reads the log back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) id: ReadId,
+    asked: Time,
+    patience: Duration,
+}
+
+impl Reading {
+    /// Asked now, for the first time or again. Each time the answer is waited for twice as long:
+    /// a disk that is slower than our patience must not have every answer come too late.
+    pub(crate) fn ask(id: ReadId, before: Option<Self>, now: Time, patience: Duration) -> Self {
+        let longest = patience.saturating_mul(32);
+        let patience = before.map_or(patience, |before| before.patience.saturating_mul(2).min(longest));
+        Self { id, asked: now, patience }
+    }
+
+    /// When it counts as lost.
+    pub(crate) fn overdue_at(&self) -> Time {
+        self.asked.after(self.patience)
+    }
+
+    /// Whether the answer may still come in time.
+    pub(crate) fn is_pending(&self, now: Time) -> bool {
+        now < self.overdue_at()
     }
 }
 

@@ -12,6 +12,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::config::Limits;
+use crate::log::Reading;
 use crate::types::{Index, ReadId, Round, Time};
 
 /// What a leader believes of one peer.
@@ -33,7 +34,7 @@ pub(crate) struct Progress {
     /// an empty one, or it will not believe any commit index.
     unverified: bool,
     /// The read that brings back entries for it, and when that was asked for.
-    reading: Option<(ReadId, Time)>,
+    reading: Option<Reading>,
 }
 
 #[derive(Debug)]
@@ -248,18 +249,18 @@ impl Progress {
     }
 
     /// Whether entries for this peer are being read back; an overdue read no longer counts.
-    pub(crate) fn is_read_pending(&self, now: Time, patience: Duration) -> bool {
-        self.reading.is_some_and(|(_, asked)| now.since(asked) < patience)
+    pub(crate) fn is_read_pending(&self, now: Time) -> bool {
+        self.reading.is_some_and(|reading| reading.is_pending(now))
     }
 
     /// Whether `id` is the read that was asked for last.
     pub(crate) fn is_reading(&self, id: ReadId) -> bool {
-        self.reading.is_some_and(|(asked, _)| asked == id)
+        self.reading.is_some_and(|reading| reading.id == id)
     }
 
     /// Entries were asked for.
-    pub(crate) fn on_read_asked(&mut self, id: ReadId, now: Time) {
-        self.reading = Some((id, now));
+    pub(crate) fn on_read_asked(&mut self, id: ReadId, now: Time, patience: Duration) {
+        self.reading = Some(Reading::ask(id, self.reading, now, patience));
     }
 
     /// They came back.

@@ -323,13 +323,13 @@ fn send_append(
 
 /// Asks for the entries that a peer lacks and memory no longer has; one question at a time.
 fn read_back(state: &mut State, node: NodeId, progress: &mut Progress) {
-    if progress.is_read_pending(state.now(), state.patience()) {
+    if progress.is_read_pending(state.now()) {
         return;
     }
     let through = state.log.cached_from().prev();
     let message_bytes_max = state.config.limits().message_bytes_max;
     let id = state.read_log(Purpose::Peer(node), progress.next(), through, message_bytes_max);
-    progress.on_read_asked(id, state.now());
+    progress.on_read_asked(id, state.now(), state.patience());
 }
 
 /// Follows nobody any more, because this node cannot keep a promise.

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::durable::{Durable, Identity};
 use crate::effect::Purpose;
 use crate::effect::{Effect, Observation};
-use crate::log::{Ledger, Log};
+use crate::log::{Ledger, Log, Reading};
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::rng::Rng;
@@ -45,7 +45,7 @@ pub(crate) struct Applying {
     /// Bytes handed over and not yet applied.
     pub(crate) unapplied: Ledger,
     /// The read that brings back entries to apply, and when that was asked for.
-    pub(crate) reading: Option<(ReadId, Time)>,
+    pub(crate) reading: Option<Reading>,
 }
 
 /// Time, and what is drawn for it.

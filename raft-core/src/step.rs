@@ -181,7 +181,7 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
         // Entries that had left memory are back.
         Event::LogRead { id, outcome } => {
             match role {
-                Role::Leader(leader) if state.applying.reading.is_none_or(|(asked, _)| asked != id) => {
+                Role::Leader(leader) if state.applying.reading.is_none_or(|reading| reading.id != id) => {
                     replication::on_log_read(state, leader, id, &outcome);
                 }
                 Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {

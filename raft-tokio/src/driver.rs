@@ -40,14 +40,18 @@ pub(crate) struct Driver<M> {
     pub(crate) raft: Raft,
     pub(crate) machine: M,
     pub(crate) pending: Pending<M>,
-    pub(crate) inbox: mpsc::Receiver<Input<M>>,
+    /// What executors and peers report. A queue of its own, so that no crowd of clients can keep a
+    /// heartbeat waiting.
+    pub(crate) events: mpsc::Receiver<Input<M>>,
+    /// What the application and its clients want.
+    pub(crate) requests: mpsc::Receiver<Input<M>>,
     pub(crate) executors: Executors,
     /// Where the core's time begins.
     pub(crate) origin: Instant,
 }
 
 impl<M: StateMachine> Driver<M> {
-    /// Runs until it is told to stop, or until nobody is left who could tell it anything.
+    /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) {
         let mut inputs = Vec::with_capacity(BATCH_MAX);
         let mut turn = Turn::default();
@@ -55,25 +59,41 @@ impl<M: StateMachine> Driver<M> {
         tokio::pin!(timer);
         let mut stopping = false;
         while !stopping {
-            match self.raft.deadline() {
-                Some(deadline) => {
-                    timer.as_mut().reset((self.origin + deadline.since(Time::ZERO)).into());
-                    tokio::select! {
-                        biased;
-                        received = self.inbox.recv_many(&mut inputs, BATCH_MAX) => stopping = received == 0,
-                        () = &mut timer => turn.events.push(Event::Tick),
-                    }
-                }
-                None => stopping = self.inbox.recv_many(&mut inputs, BATCH_MAX).await == 0,
+            let deadline = self.raft.deadline();
+            if let Some(deadline) = deadline {
+                timer.as_mut().reset((self.origin + deadline.since(Time::ZERO)).into());
             }
-            for input in inputs.drain(..) {
-                stopping |= self.accept(input, &mut turn);
+            tokio::select! {
+                biased;
+                Some(input) = self.events.recv() => inputs.push(input),
+                Some(input) = self.requests.recv() => inputs.push(input),
+                () = &mut timer, if deadline.is_some() => turn.events.push(Event::Tick),
             }
-            self.take(&mut turn);
+            stopping = self.drain(&mut inputs, &mut turn);
+            stopping |= self.take(&mut inputs, &mut turn);
         }
-        self.inbox.close();
+        self.events.close();
+        self.requests.close();
         self.pending.on_stopped();
         self.executors.stop().await;
+    }
+
+    /// Takes what has been received, and what else waits, as far as a batch goes. Returns whether
+    /// "stop" was among it.
+    fn drain(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
+        for queue in [&mut self.events, &mut self.requests] {
+            let limit = inputs.len().saturating_add(BATCH_MAX);
+            while inputs.len() < limit
+                && let Ok(input) = queue.try_recv()
+            {
+                inputs.push(input);
+            }
+        }
+        let mut stop = false;
+        for input in inputs.drain(..) {
+            stop |= self.accept(input, turn);
+        }
+        stop
     }
 
     /// Turns what was put into the inbox into what happened. Returns whether it was "stop".
@@ -98,8 +118,11 @@ impl<M: StateMachine> Driver<M> {
     }
 
     /// Steps until nothing more follows from what happened. What the machine has applied at once
-    /// is news for the core at once, and lets reads go.
-    fn take(&mut self, turn: &mut Turn) {
+    /// is news for the core at once, and lets reads go; but applying takes time, so whatever came
+    /// in meanwhile is heard before the clock is looked at again (contract T2). Returns whether
+    /// "stop" was among it.
+    fn take(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
+        let mut stopping = false;
         while !turn.events.is_empty() {
             // The clock is read after the queue was drained, never before (contract T1).
             let at = now(self.origin);
@@ -109,7 +132,11 @@ impl<M: StateMachine> Driver<M> {
                     turn.events.push(event);
                 }
             }
+            if !turn.events.is_empty() {
+                stopping |= self.drain(inputs, turn);
+            }
         }
+        stopping
     }
 
     /// Executes what concerns the machine, and passes on the rest.

@@ -210,10 +210,11 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         }
         let raft = Raft::new(config, durable)?;
 
-        let (inbox, received) = mpsc::channel(INBOX_MAX);
+        let (inbox, requests) = mpsc::channel(INBOX_MAX);
+        let (report, events) = mpsc::channel(INBOX_MAX);
         let (end, ended) = watch::channel(false);
         let local_addr = Arc::new(OnceLock::new());
-        let node = Node { inbox: inbox.clone(), ended, local_addr, command_bytes_max: self.command_bytes_max };
+        let node = Node { inbox, ended, local_addr, command_bytes_max: self.command_bytes_max };
         let service = self.service.map(|make| make(node.clone()));
         let options = transport::Options {
             listen: self.listen,
@@ -222,17 +223,17 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
             credentials: self.credentials,
             limits: transport::Limits::default(),
         };
-        let endpoint = Endpoint::bind(options, deliver_to(inbox.clone()), service)?;
+        let endpoint = Endpoint::bind(options, deliver_to(report.clone()), service)?;
         // Nobody else has a hand on it yet.
         let _ = node.local_addr.set(endpoint.local_addr());
         let writer = Writer::spawn(log, move |completion| {
             // A driver that has ended needs no news.
-            let _ = inbox.blocking_send(Input::Storage(completion));
+            let _ = report.blocking_send(Input::Storage(completion));
         })?;
 
         let executors = Executors { me: me.node, addresses: self.addresses, endpoint, writer };
         let origin = Instant::now();
-        let driver = Driver { raft, machine, pending: Pending::new(), inbox: received, executors, origin };
+        let driver = Driver { raft, machine, pending: Pending::new(), events, requests, executors, origin };
         tokio::spawn(async move {
             driver.run().await;
             // Everybody may have let go of the node.

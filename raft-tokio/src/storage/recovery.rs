@@ -87,6 +87,10 @@ pub(super) fn recover(
         tracing::warn!(path = %current.path.display(), sector, "cut a group that was never completed, nor acknowledged");
         current.erase(sector)?;
     }
+    // What was read may be in the page cache only: whoever wrote it can have been killed before
+    // its sync. From here on it counts as durable, so it has to be.
+    current.sync()?;
+    disk.sync().map_err(|error| StorageError::io("sync", &disk.path(""), error))?;
     let Replay { hard_state, contents, tail, .. } = replay;
     let Some(tail) = share(tail) else {
         return Err(current.damaged(sector, "the newest entries are out of order".to_owned()));

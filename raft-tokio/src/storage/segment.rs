@@ -96,6 +96,11 @@ impl Segment {
         self.file.sync().map_err(|error| StorageError::io("sync", &self.path, error))
     }
 
+    /// Makes everything in it durable.
+    pub(super) fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync().map_err(|error| StorageError::io("sync", &self.path, error))
+    }
+
     /// Zeroes everything from `sector` on, durably; a file that was cut short gets its length back.
     pub(super) fn erase(&self, sector: u64) -> Result<(), StorageError> {
         let failed = |action| move |error| StorageError::io(action, &self.path, error);

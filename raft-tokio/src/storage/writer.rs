@@ -1,5 +1,6 @@
 //! The thread that writes: everything that waits becomes one group, one write and one sync.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
@@ -56,7 +57,7 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("raft-log".to_owned())
-            .spawn(move || Worker { log, report, failed: false }.run(&inbox))
+            .spawn(move || Worker { log, report, failed: false }.live(&inbox))
             .map_err(|error| StorageError::io("start a thread to write to", &path, error))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
@@ -108,7 +109,24 @@ struct Worker<R> {
 }
 
 impl<R: FnMut(Completion)> Worker<R> {
-    fn run(mut self, inbox: &Receiver<Job>) {
+    /// Works until nobody has work any more. A panic is a failure like any other for whoever waits.
+    fn live(mut self, inbox: &Receiver<Job>) {
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.run(inbox)));
+        if let Err(panic) = worked {
+            if !self.failed {
+                (self.report)(Completion::Failed(StorageError::Poisoned { dir: self.log.path() }));
+            }
+            panic::resume_unwind(panic);
+        }
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.log.close() {
+            tracing::warn!(%error, "could not note the end of the log at its closing");
+        }
+    }
+
+    fn run(&mut self, inbox: &Receiver<Job>) {
         let mut group = Vec::new();
         while let Ok(first) = inbox.recv() {
             let mut job = Some(first);
@@ -130,12 +148,6 @@ impl<R: FnMut(Completion)> Worker<R> {
                 }
             }
             self.on_writes(&mut group);
-        }
-        if self.failed {
-            return;
-        }
-        if let Err(error) = self.log.close() {
-            tracing::warn!(%error, "could not note the end of the log at its closing");
         }
     }
 
