@@ -24,7 +24,7 @@ struct Layer {
 const LAYERS: [Layer; 6] = [
     Layer { heading: "Layer 0", modules: &["types", "entry", "rng", "error"], is_flat: false },
     Layer { heading: "Layer 1", modules: &["config", "machine", "membership", "quorum"], is_flat: false },
-    Layer { heading: "Layer 2", modules: &["message", "effect", "durable", "progress", "log"], is_flat: false },
+    Layer { heading: "Layer 2", modules: &["message", "effect", "durable", "log", "progress"], is_flat: false },
     Layer { heading: "Layer 3", modules: &["outbox", "state", "role", "majority"], is_flat: false },
     Layer { heading: "Layer 4, rules", modules: &["election", "replication", "commit", "read"], is_flat: true },
     Layer { heading: "Hub", modules: &["status", "invariants", "step", "raft"], is_flat: false },

@@ -206,6 +206,19 @@ impl MemoryDisk {
         Self { shared: Arc::new(Shared { state: Mutex::new(after), changed: Condvar::new() }) }
     }
 
+    /// The disk after its process was killed: the page cache lives on, with what was not synced.
+    pub(super) fn kill(&self) -> Self {
+        let state = self.state();
+        let after = State {
+            contents: state.contents.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            pending: state.pending.clone(),
+            ..State::default()
+        };
+        Self { shared: Arc::new(Shared { state: Mutex::new(after), changed: Condvar::new() }) }
+    }
+
     pub(super) fn file_names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
     }
