@@ -14,7 +14,7 @@ use crate::certs::Credentials;
 use crate::dispatch::Executors;
 use crate::driver::{Driver, Input};
 use crate::error::{ProposeError, ReadError, StartError};
-use crate::pending::{Pending, Proposed};
+use crate::pending::{Pending, Proposed, Query};
 use crate::storage::{self, Expected, Opened, Options, Writer};
 use crate::transport::{self, Endpoint, Incoming, Service};
 
@@ -109,11 +109,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     /// # Errors
     /// If this node does not lead, or cannot tell in time that it does. Reads can be repeated.
     pub async fn read<R: Send + 'static>(&self, look: impl FnOnce(&M) -> R + Send + 'static) -> Result<R, ReadError> {
-        let (waiter, answer) = oneshot::channel();
-        // Whoever asked may have gone away meanwhile; then nobody misses the answer.
-        let query = Box::new(move |machine: Result<&M, ReadError>| drop(waiter.send(machine.map(look))));
-        self.inbox.send(Input::Read(query)).await.map_err(|_| ReadError::Stopped)?;
-        answer.await?
+        self.look(look, Input::Read).await
     }
 
     /// Looks at the state machine of this node as it is, however far behind.
@@ -124,9 +120,19 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         &self,
         look: impl FnOnce(&M) -> R + Send + 'static,
     ) -> Result<R, ReadError> {
+        self.look(look, Input::ReadStale).await
+    }
+
+    /// Has the driver look at the machine, when and if `input` says that it may.
+    async fn look<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&M) -> R + Send + 'static,
+        input: impl FnOnce(Query<M>) -> Input<M>,
+    ) -> Result<R, ReadError> {
         let (waiter, answer) = oneshot::channel();
+        // Whoever asked may have gone away meanwhile; then nobody misses the answer.
         let query = Box::new(move |machine: Result<&M, ReadError>| drop(waiter.send(machine.map(look))));
-        self.inbox.send(Input::ReadStale(query)).await.map_err(|_| ReadError::Stopped)?;
+        self.inbox.send(input(query)).await.map_err(|_| ReadError::Stopped)?;
         answer.await?
     }
 
