@@ -1,10 +1,11 @@
 //! Layer 2: what storage found when it was opened.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::entry::Entries;
 use crate::error::DurableError;
-use crate::membership::Membership;
+use crate::membership::{Configuration, Membership};
 use crate::types::{Boot, ClusterId, HardState, Index, NodeId, Peer, Position, StoreId, Term};
 
 /// Who a store says it is.
@@ -50,8 +51,11 @@ pub struct Durable {
     pub hard_state: HardState,
     /// Where the log begins: the position before its first entry, `0@0` in a new cluster.
     pub base: Position,
-    /// The configuration as of `base`; a new cluster is formatted with its first one.
-    pub membership: Membership,
+    /// The configuration as of `base`; a new cluster is formatted with its first one, and a
+    /// server that is to join one with none.
+    pub membership: Arc<Membership>,
+    /// The configurations that entries after `base` have set, in order.
+    pub configurations: Vec<Configuration>,
     /// What a durable state machine has applied already; 0 for one that lives in memory.
     pub applied: Index,
     /// The last index of the log; that of `base` when the log is empty.
@@ -70,7 +74,8 @@ impl Durable {
             identity,
             hard_state: HardState::default(),
             base: Position::ZERO,
-            membership,
+            membership: Arc::new(membership),
+            configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,
             runs: Vec::new(),
@@ -86,8 +91,17 @@ impl Durable {
     /// Whether this can be the state of a correct node.
     pub(crate) fn validate(&self) -> Result<(), DurableError> {
         let Identity { node, store, .. } = self.identity;
-        if let Some(member) = self.membership.voter(node).filter(|member| member.store != store) {
+        let in_log = self.configurations.iter().map(|configuration| &configuration.membership);
+        let listed = in_log.chain([&self.membership]).find_map(|membership| membership.member(node));
+        if let Some(member) = listed.filter(|member| member.store != store) {
             return Err(DurableError::ForeignStore { node, expected: member.store, found: store });
+        }
+        let mut before = self.base.index;
+        for Configuration { index, .. } in &self.configurations {
+            if *index <= before || *index > self.last {
+                return Err(DurableError::ConfigurationsOutOfOrder { at: *index });
+            }
+            before = *index;
         }
         if self.base != Position::ZERO {
             return Err(DurableError::Compacted { base: self.base });
@@ -158,7 +172,8 @@ mod tests {
             identity: Identity { cluster: ClusterId::new(7), node: node(1), store, boot: Boot::new(3) },
             hard_state: HardState { term: Term::new(5), voted_for: None },
             base: Position::ZERO,
-            membership: Membership::new([Member { node: node(1), store }]).expect("one member"),
+            membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),
+            configurations: Vec::new(),
             applied: Index::new(2),
             last: Index::new(5),
             runs: vec![run(1, 1), run(3, 4)],
@@ -178,7 +193,7 @@ mod tests {
         assert_eq!(sound().last_position(), Position::new(Index::new(5), Term::new(4)));
         assert_eq!(error(|durable| durable.tail = Entries::EMPTY), None, "nothing has to be in memory");
         assert_eq!(error(|durable| durable.tail = entries(1, &[1, 1, 4, 4, 4])), None);
-        assert_eq!(error(|durable| durable.membership = Membership::default()), None, "not joined yet");
+        assert_eq!(error(|durable| durable.membership = Membership::default().into()), None, "not joined yet");
         assert_eq!(error(|durable| durable.applied = Index::new(5)), None);
         let first_boot = |durable: &mut Durable| {
             (durable.runs, durable.last, durable.applied) = (Vec::new(), Index::ZERO, Index::ZERO);

@@ -1,10 +1,12 @@
 //! Layer 2: what goes out: everything that the world is asked to do.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::entry::Entries;
-use crate::membership::Membership;
+use crate::error::{ChangeError, TransferError};
+use crate::membership::Configuration;
 use crate::message::Rpc;
 use crate::types::{HardState, Index, NodeId, Position, ReadId, RequestId, Term, WriteSeq};
 
@@ -58,11 +60,11 @@ pub enum Effect {
         /// Stop before exceeding this many bytes, but return at least one entry.
         max_bytes: u64,
     },
-    /// The cluster's configuration as of now, at the first step and at every change: it is where
-    /// a transport learns its peers.
+    /// The cluster's configuration as of now, at the first step, at every change and at every
+    /// roll-back of one: it is where a transport learns its peers.
     Configured {
-        /// The configuration.
-        membership: Membership,
+        /// The configuration, and where in the log it was set.
+        configuration: Configuration,
     },
     /// Something worth logging. Losing it harms nothing.
     Observe(Observation),
@@ -81,7 +83,7 @@ pub enum Purpose {
 }
 
 /// How a request ended, other than by being applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Read now: the state machine has applied everything that this read must see.
     ReadReady {
@@ -102,6 +104,22 @@ pub enum Outcome {
     },
     /// Not done, and certain not to be: this node's storage has failed.
     StorageFailed,
+    /// The change of the membership is complete.
+    Changed {
+        /// The configuration by now.
+        configuration: Index,
+        /// The id of the member that was added, or had been before.
+        node: Option<NodeId>,
+    },
+    /// The membership was not changed.
+    NotChanged(Box<ChangeError>),
+    /// This node has handed leadership over, and leads no longer.
+    Transferred {
+        /// Who leads, if that is known already.
+        leader: Option<NodeId>,
+    },
+    /// Leadership was not handed over.
+    NotTransferred(TransferError),
 }
 
 /// Which limit was reached.
@@ -115,6 +133,10 @@ pub enum Busy {
     Proposals,
     /// [`Limits::pending_reads_max`](crate::Limits::pending_reads_max).
     Reads,
+    /// The disk is full; nothing can be written before there is space again.
+    StorageFull,
+    /// Leadership is being handed over; another leader can be asked in a moment.
+    Transferring,
 }
 
 /// The roles of Figure 4, and the one before a candidate (Thesis 9.6).
@@ -160,6 +182,34 @@ pub enum Observation {
         /// Up to here.
         position: Position,
     },
+    /// A configuration took effect, or came back because its successor was truncated.
+    Configured(Configuration),
+    /// As leader: how a peer is supplied has changed.
+    Progress {
+        /// The peer.
+        node: NodeId,
+        /// How it is supplied now.
+        mode: ProgressMode,
+    },
+    /// Leadership is being handed over.
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// This leader's own disk has stalled: it hands over and steps down.
+    Stalled {
+        /// Committed, and not durable here.
+        index: Index,
+    },
+}
+
+/// How a leader supplies a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProgressMode {
+    /// One append at a time, to find where the logs agree.
+    Probe,
+    /// A stream of appends.
+    Replicate,
 }
 
 impl fmt::Display for RoleKind {
@@ -169,6 +219,15 @@ impl fmt::Display for RoleKind {
             Self::PreCandidate => "pre-candidate",
             Self::Candidate => "candidate",
             Self::Leader => "leader",
+        })
+    }
+}
+
+impl fmt::Display for ProgressMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "probe",
+            Self::Replicate => "replicate",
         })
     }
 }
@@ -184,6 +243,10 @@ impl fmt::Display for Observation {
                 write!(f, "@{} accepted request {request} as {position}", position.term)
             }
             Self::Committed { position } => write!(f, "@{} committed {position}", position.term),
+            Self::Configured(Configuration { index, membership }) => write!(f, "configuration {index}: {membership}"),
+            Self::Progress { node, mode } => write!(f, "supplies {node} by {mode}"),
+            Self::Transferring { to } => write!(f, "hands over to {to}"),
+            Self::Stalled { index } => write!(f, "stalled: {index} is committed and not durable here"),
         }
     }
 }

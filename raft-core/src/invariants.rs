@@ -5,7 +5,7 @@
 //! Properties of several servers, such as election safety, are the simulator's.
 
 use crate::role::Role;
-use crate::state::State;
+use crate::state::{State, Storage};
 use crate::types::{HardState, Index, Position, Term};
 
 /// What a delta check remembers of the moment before a step.
@@ -40,7 +40,7 @@ pub(crate) fn check(before: &Before, state: &State, role: &Role) {
     log_is_within_its_term(state);
     runs_are_rising(state);
     cache_holds_what_is_not_durable(state);
-    leader_is_voter_and_voted_for_itself(state, role);
+    leader_was_voter_and_voted_for_itself(state, role);
     peers_match_within_the_log(state, role);
     follower_commits_what_it_verified(state, role, before);
     term_never_falls(before, state);
@@ -80,11 +80,17 @@ fn cache_holds_what_is_not_durable(state: &State) {
 }
 
 /// §5.2 – whoever leads was a candidate of that term, and voted for itself.
-fn leader_is_voter_and_voted_for_itself(state: &State, role: &Role) {
+fn leader_was_voter_and_voted_for_itself(state: &State, role: &Role) {
     if let Role::Leader(_) | Role::Candidate(_) = role {
         assert_eq!(state.hard_state.voted_for, Some(state.me()), "a candidate or leader that voted for another");
-        assert!(state.is_voter(), "a candidate or leader that is no voter");
+        assert!(may_have_run(state), "a candidate or leader that was a voter in no configuration of its log");
     }
+}
+
+/// V4 – a leader goes on until the configuration without it is committed, and a node runs in the
+/// configuration before the latest.
+fn may_have_run(state: &State) -> bool {
+    state.configurations.any(|membership| membership.is_voter(state.identity.node, state.identity.store))
 }
 
 /// A leader believes of no peer that it has more than the leader itself.
@@ -103,7 +109,7 @@ fn peers_match_within_the_log(state: &State, role: &Role) {
 fn follower_commits_what_it_verified(state: &State, role: &Role, before: &Before) {
     let Role::Follower(follower) = role else { return };
     // A new stay in the role forgets what was verified in the one before.
-    let same_stay = before.hard_state.term == state.term() && before.led.is_none() && !state.storage_failed;
+    let same_stay = before.hard_state.term == state.term() && before.led.is_none() && state.storage != Storage::Failed;
     if state.commit > before.commit && same_stay {
         let (commit, verified) = (state.commit, follower.verified);
         assert!(commit <= verified, "committed {commit}, but only {verified} is known to match the leader");

@@ -12,8 +12,8 @@
 //!
 //! ```
 //! use raft_core::{
-//!     Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
-//!     Message, NodeId, Position, Raft, RoleKind, Rpc, StoreId, Timing, Verdict,
+//!     Boot, ClusterId, Config, Durable, Effect, Event, Identity, Limits, Member, Membership, Message, NodeId, Raft,
+//!     RoleKind, Rpc, StoreId, Timing, Verdict,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,16 +23,8 @@
 //!     Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) }
 //! };
 //! // What storage finds in a directory that was formatted just now.
-//! let durable = Durable {
-//!     identity: identity(0),
-//!     hard_state: HardState::default(),
-//!     base: Position::ZERO,
-//!     membership: Membership::new(members.map(|(node, store)| Member { node, store }))?,
-//!     applied: Index::ZERO,
-//!     last: Index::ZERO,
-//!     runs: Vec::new(),
-//!     tail: Entries::EMPTY,
-//! };
+//! let membership = Membership::new(members.map(|(node, store)| Member { node, store }))?;
+//! let durable = Durable::first_boot(identity(0), membership);
 //! let mut raft = Raft::new(Config::new(Timing::LAN, Limits::DEFAULT, 42)?, durable)?;
 //!
 //! // Time passes, and no leader is heard of …
@@ -149,24 +141,28 @@ mod progress;
 mod quorum;
 mod raft;
 mod read;
+mod reconfig;
 mod replication;
 mod rng;
 mod role;
 mod state;
 mod status;
 mod step;
+mod transfer;
 mod types;
 
-pub use config::{Config, Limits, Timing};
+pub use config::{Config, Leases, Limits, Priority, Timing};
 pub use durable::{Durable, Identity, TermRun};
-pub use effect::{Busy, Effect, Observation, Outcome, Purpose, RoleKind};
+pub use effect::{Busy, Effect, Observation, Outcome, ProgressMode, Purpose, RoleKind};
 pub use entry::{Entries, Entry, Payload};
-pub use error::{ConfigError, DurableError, MembershipError};
+pub use error::{ChangeError, ConfigError, DurableError, MembershipError, TransferError};
 pub use machine::StateMachine;
-pub use membership::{Member, Membership};
-pub use message::{Append, CampaignId, Class, Event, LogReadOutcome, Message, Rejection, Rpc, Verdict};
+pub use membership::{Change, Configuration, Learner, Member, Membership};
+pub use message::{
+    Append, CampaignId, Class, Event, ForwardId, LogReadOutcome, Message, ReadMode, Rejection, Rpc, Verdict,
+};
 pub use raft::Raft;
-pub use state::Drops;
+pub use state::{Drops, Storage};
 pub use status::{LoadStatus, LogStatus, PeerStatus, Status};
 pub use types::{
     Boot, ClusterId, HardState, Index, NodeId, Peer, Position, ReadId, RequestId, Round, StoreId, Term, Time, WriteSeq,

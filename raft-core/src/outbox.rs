@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use crate::effect::{Effect, Observation, Outcome};
 use crate::log::Log;
 use crate::message::Rpc;
-use crate::types::{HardState, Index, NodeId, RequestId, Round, Term, WriteSeq};
+use crate::types::{HardState, Index, NodeId, RequestId, Round, Term, Time, WriteSeq};
 
 /// Effects on their way out, writes under way, and promises that wait for them.
 ///
@@ -53,6 +53,7 @@ struct Write {
     seq: WriteSeq,
     last: Index,
     bytes: u64,
+    issued: Time,
 }
 
 /// What has changed in memory since the last write was issued.
@@ -164,7 +165,7 @@ impl Outbox {
     }
 
     /// Issues one write for everything staged, if anything is.
-    pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log) {
+    pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log, now: Time) {
         let Staged { hard_state: hard_state_changed, entries_from } = core::mem::take(&mut self.staged);
         if hard_state_changed || entries_from.is_some() {
             self.written = self.written.next();
@@ -175,7 +176,7 @@ impl Outbox {
             });
             let bytes = entries.cost();
             self.unsynced_bytes = self.unsynced_bytes.saturating_add(bytes);
-            self.writes.push_back(Write { seq: self.written, last, bytes });
+            self.writes.push_back(Write { seq: self.written, last, bytes, issued: now });
             if hard_state_changed {
                 self.hard_state_written = self.written;
             }
@@ -224,6 +225,11 @@ impl Outbox {
     /// Whether the newest term and vote are on stable storage.
     pub(crate) fn is_hard_state_durable(&self) -> bool {
         !self.staged.hard_state && self.hard_state_written <= self.persisted
+    }
+
+    /// When the oldest write under way was issued.
+    pub(crate) fn writing_since(&self) -> Option<Time> {
+        self.writes.front().map(|write| write.issued)
     }
 
     /// Bytes of entries handed to the log writer and not yet durable.

@@ -12,8 +12,9 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::config::Limits;
+use crate::effect::ProgressMode;
 use crate::log::Reading;
-use crate::types::{Index, ReadId, Round, Time};
+use crate::types::{Index, ReadId, Round, StoreId, Time};
 
 /// What a leader believes of one peer.
 ///
@@ -21,13 +22,19 @@ use crate::types::{Index, ReadId, Round, Time};
 /// `confirmed` and `anchor` never fall.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// The store that it is a member with; only from there its answers count (contract V9).
+    store: StoreId,
     matched: Index,
     next: Index,
     mode: Mode,
+    /// The mode that was last told to the world.
+    observed: ProgressMode,
     /// The newest round that it has answered in this term.
     confirmed: Round,
     /// When the newest round that it has answered was sent, or a little earlier.
     anchor: Time,
+    /// It elects nobody else until then, by this leader's clock (contract T3).
+    promised_until: Time,
     /// The highest commit index that a message under way may have told it.
     noticed: Index,
     /// It has forgotten what it verified (a restart does that): an append has to remind it, even
@@ -35,6 +42,29 @@ pub(crate) struct Progress {
     unverified: bool,
     /// The read that brings back entries for it, and when that was asked for.
     reading: Option<Reading>,
+    /// How fast it catches up, round by round (Thesis 4.2.1).
+    chase: Chase,
+    /// It is no member any more, and goes when it knows.
+    farewell: Option<Farewell>,
+}
+
+/// A learner's race with the end of the log. Each round lasts until it has what the log held when
+/// the round began.
+#[derive(Debug)]
+struct Chase {
+    target: Index,
+    began: Time,
+    /// Successive rounds that were short enough.
+    short: u8,
+}
+
+/// What is left to tell a removed member.
+#[derive(Debug)]
+struct Farewell {
+    /// The configuration without it.
+    through: Index,
+    /// When we stop trying; set when that configuration is committed.
+    until: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -86,16 +116,92 @@ impl Window {
 
 impl Progress {
     /// A peer of which nothing is known, when the leader's log ends before `next`.
-    pub(crate) fn new(next: Index, now: Time) -> Self {
+    pub(crate) fn new(store: StoreId, next: Index, now: Time) -> Self {
         Self {
+            store,
             matched: Index::ZERO,
             next,
             mode: Mode::Probe(Probe::Ready),
+            observed: ProgressMode::Probe,
             confirmed: Round::ZERO,
             anchor: now,
+            promised_until: Time::ZERO,
             noticed: Index::ZERO,
             unverified: false,
             reading: None,
+            chase: Chase { target: next.prev(), began: now, short: 0 },
+            farewell: None,
+        }
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.store
+    }
+
+    pub(crate) fn promised_until(&self) -> Time {
+        self.promised_until
+    }
+
+    /// It has promised to elect nobody else before then.
+    pub(crate) fn on_promised(&mut self, until: Time) {
+        self.promised_until = self.promised_until.max(until);
+    }
+
+    /// How it is supplied.
+    pub(crate) fn mode(&self) -> ProgressMode {
+        match self.mode {
+            Mode::Probe(_) => ProgressMode::Probe,
+            Mode::Replicate { .. } => ProgressMode::Replicate,
+        }
+    }
+
+    /// How it is supplied, if that has changed since the last time this was asked.
+    pub(crate) fn take_change_of_mode(&mut self) -> Option<ProgressMode> {
+        let mode = self.mode();
+        (core::mem::replace(&mut self.observed, mode) != mode).then_some(mode)
+    }
+
+    /// Looks at the race: how far the peer is, when the log ends at `last`. A round counts as short
+    /// if it took less than `limit`.
+    pub(crate) fn on_chased(&mut self, last: Index, now: Time, limit: Duration) {
+        if self.matched >= self.chase.target {
+            let is_short = now.since(self.chase.began) < limit;
+            let short = if is_short { self.chase.short.saturating_add(1) } else { 0 };
+            self.chase = Chase { target: last, began: now, short };
+        }
+    }
+
+    /// Whether it would hold nobody up as a voter: it has answered lately, two successive rounds
+    /// were short, and it lags behind the end by no more than `lag_max` entries (contract M3).
+    pub(crate) fn has_caught_up(&self, last: Index, lag_max: u64, now: Time, limit: Duration) -> bool {
+        self.chase.short >= 2 && last.since(self.matched) <= lag_max && now.since(self.anchor) < limit
+    }
+
+    /// The configuration set at `index` does not list it any more.
+    pub(crate) fn on_removed(&mut self, index: Index) {
+        self.farewell.get_or_insert(Farewell { through: index, until: None });
+    }
+
+    /// Whether it is still a member.
+    pub(crate) fn is_member(&self) -> bool {
+        self.farewell.is_none()
+    }
+
+    /// Whether a removed member knows that it is, or has been waited for long enough: `patience`
+    /// from the commit of its removal.
+    pub(crate) fn is_gone(&mut self, commit: Index, now: Time, patience: Duration) -> bool {
+        let Some(farewell) = self.farewell.as_mut().filter(|farewell| farewell.through <= commit) else { return false };
+        let until = *farewell.until.get_or_insert(now.after(patience));
+        now >= until || (self.matched >= farewell.through && self.noticed >= farewell.through)
+    }
+
+    /// The last entry to send it, when the log ends at `last`. A removed member gets the entry that
+    /// removes it, but not before that is committed: it might campaign on the strength of it (M4).
+    pub(crate) fn last_to_send(&self, last: Index, commit: Index) -> Index {
+        match &self.farewell {
+            None => last,
+            Some(farewell) if farewell.through <= commit => farewell.through,
+            Some(farewell) => farewell.through.prev(),
         }
     }
 
@@ -113,10 +219,6 @@ impl Progress {
 
     pub(crate) fn anchor(&self) -> Time {
         self.anchor
-    }
-
-    pub(crate) fn is_probing(&self) -> bool {
-        matches!(self.mode, Mode::Probe(_))
     }
 
     /// Appends under way.

@@ -13,6 +13,25 @@ pub(crate) enum Tally {
     Open,
 }
 
+/// Both halves of a joint configuration must agree, so the lower value counts (§6). A half without
+/// voters has no say: with it, an ordinary configuration needs no case of its own.
+pub(crate) fn both<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The same for votes: both halves must be won, and either can lose.
+pub(crate) fn both_tallies(voters: Tally, outgoing: Option<Tally>) -> Tally {
+    match (voters, outgoing) {
+        (one, None) => one,
+        (Tally::Lost, _) | (_, Some(Tally::Lost)) => Tally::Lost,
+        (Tally::Won, Some(Tally::Won)) => Tally::Won,
+        (Tally::Won | Tally::Open, Some(_)) => Tally::Open,
+    }
+}
+
 /// The largest value that a majority has reached, each voter standing at its own value.
 ///
 /// `None` for no voters: nobody has decided anything.

@@ -224,6 +224,9 @@ impl Time {
     /// The origin.
     pub const ZERO: Self = Self(0);
 
+    /// The last moment there is.
+    pub(crate) const MAX: Self = Self(u64::MAX);
+
     /// A moment, in nanoseconds from the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

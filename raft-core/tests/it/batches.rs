@@ -12,8 +12,8 @@ use raft_core::{
 
 use crate::rig::{
     Start, append, append_reply, at, blank, cases, commit_notice, entries, entries_of, heartbeat, heartbeat_reply,
-    index, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose, read_ready, received, rejected, reply,
-    request, send, seq, term_over, vote, vote_reply,
+    index, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose, read, read_ready, received, rejected,
+    reply, send, seq, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -81,7 +81,7 @@ fn rule_b1_acknowledgements_and_proposals_of_a_batch_share_one_append() {
     let mut server = Start::first_of_three().settled_leader();
     server.propose(7);
     server.persisted(3);
-    let effects = server.batch([received(2, append_reply(1, 2, 2)), propose(8), Event::Read { request: request(9) }]);
+    let effects = server.batch([received(2, append_reply(1, 2, 2)), propose(8), read(9)]);
     let new = entries([proposal(3, 1, 8)]);
     assert_eq!(
         effects,
@@ -299,7 +299,7 @@ impl Executed {
             }
             Step::Read => {
                 self.requests += 1;
-                Event::Read { request: request(self.requests) }
+                read(self.requests)
             }
             Step::Synced => Event::Persisted { seq: here.write },
             Step::Applied => Event::Applied { index: index(here.handed) },
@@ -334,7 +334,12 @@ impl Executed {
     fn verdicts(&self) -> Vec<(NodeId, Rpc)> {
         let said = self.said.iter().flat_map(|(to, rpcs)| rpcs.iter().map(|rpc| (*to, rpc.clone())));
         let kept = said.filter(|(_, rpc)| match rpc {
-            Rpc::PreVote { .. } | Rpc::PreVoteReply { .. } | Rpc::TermOver { .. } | Rpc::AppendRejected(_) => true,
+            Rpc::PreVote { .. }
+            | Rpc::PreVoteReply { .. }
+            | Rpc::TermOver { .. }
+            | Rpc::AppendRejected(_)
+            | Rpc::TimeoutNow { .. }
+            | Rpc::Resigned { .. } => true,
             Rpc::VoteReply { verdict, .. } => *verdict != Granted,
             // Held ones depend on when the disk is done; the others on how many steps there were.
             Rpc::Vote { .. }
@@ -342,6 +347,8 @@ impl Executed {
             | Rpc::AppendReply { .. }
             | Rpc::Heartbeat { .. }
             | Rpc::HeartbeatReply { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
             | Rpc::CommitNotice { .. } => false,
         });
         kept.collect()
@@ -354,7 +361,7 @@ impl Executed {
         // A read of a batch may see more than it must: what the same batch has committed.
         let answers = self.answers.iter().map(|(request, outcome)| match outcome {
             Outcome::ReadReady { .. } => (*request, read_ready(0)),
-            outcome => (*request, *outcome),
+            outcome => (*request, outcome.clone()),
         });
         let answers: BTreeMap<_, _> = answers.collect();
         (
@@ -528,5 +535,5 @@ fn the_model_reaches_every_role() {
             }
         }
     }
-    assert!(seen.len() == 4 && committed > 50, "{seen:?}, {committed} times a leader with a committed entry");
+    assert!(seen.len() == 4 && committed > 30, "{seen:?}, {committed} times a leader with a committed entry");
 }

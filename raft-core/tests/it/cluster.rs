@@ -8,7 +8,7 @@ use raft_core::{
     RequestId, RoleKind, Rpc, Status, Term, Time, Timing, WriteSeq,
 };
 
-use crate::rig::{Start, command, entries_of, node, runs_of};
+use crate::rig::{Start, command, entries_of, node, read, runs_of};
 
 /// A message under way.
 #[derive(Clone, Debug)]
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     pub(crate) fn read(&mut self, id: u64, request: u64) {
-        self.step(node(id), Event::Read { request: RequestId::new(request) });
+        self.step(node(id), read(request));
         self.deliver();
     }
 
@@ -210,7 +210,7 @@ impl Cluster {
     pub(crate) fn answer(&self, request: u64) -> Option<Option<Outcome>> {
         let answers = self.answers.get(&RequestId::new(request))?;
         assert!(answers.len() == 1, "request {request} was answered {} times", answers.len());
-        answers.first().copied()
+        answers.first().cloned()
     }
 
     /// Loses everything from `from` to `to`.

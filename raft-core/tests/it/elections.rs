@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
-use raft_core::{Boot, CampaignId, Effect, Entries, Event, Message, Peer, RoleKind, Rpc, Time};
+use raft_core::{
+    Boot, CampaignId, Configuration, Effect, Entries, Event, Index, Message, Observation, Peer, RoleKind, Rpc, Time,
+};
 
 use crate::rig::{
-    Start, append, at, blank, entries, heartbeat, heartbeat_reply, membership, node, peer, persist, persist_vote,
-    pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
+    Start, append, at, blank, configured, entries, heartbeat, heartbeat_reply, membership, node, peer, persist,
+    persist_vote, pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -104,7 +106,9 @@ fn rule_e5_the_first_step_says_what_is_due_and_new_says_nothing() {
     let mut raft = Start::first_of_three().raft();
     assert_eq!(raft.deadline(), Some(Time::ZERO), "the first step is due at once");
     let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
-    assert_eq!(effects, [Effect::Configured { membership: membership(&[1, 2, 3]) }]);
+    let configuration = Configuration { index: Index::ZERO, membership: membership(&[1, 2, 3]).into() };
+    let observed = Effect::Observe(Observation::Configured(configuration));
+    assert_eq!(effects, [observed, configured(0, membership(&[1, 2, 3]))]);
     let effects = raft.step(Message { at: Time::from_nanos(6), event: Event::Tick });
     assert_eq!(effects, [], "and only once");
 }
@@ -114,7 +118,7 @@ fn rule_e5_the_first_step_of_a_sole_voter_starts_its_campaign() {
     let mut raft = Start::new(1, &[1]).raft();
     let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
     let silent: Vec<_> = effects.into_iter().filter(|effect| !matches!(effect, Effect::Observe(_))).collect();
-    assert_eq!(silent, [Effect::Configured { membership: membership(&[1]) }, persist_vote(1, 1, 1, NONE)]);
+    assert_eq!(silent, [configured(0, membership(&[1])), persist_vote(1, 1, 1, NONE)]);
 }
 
 #[test]

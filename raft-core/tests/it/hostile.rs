@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
 use raft_core::{
-    Boot, CampaignId, Effect, Entries, Entry, Event, Index, Limits, LogReadOutcome, Message, Payload, Peer, Position,
-    Raft, ReadId, Rejection, RequestId, Rpc, Term, Time, Verdict, WriteSeq,
+    Boot, CampaignId, Effect, Entries, Entry, Event, ForwardId, Index, Limits, LogReadOutcome, Message, Payload, Peer,
+    Position, Raft, ReadId, ReadMode, Rejection, RequestId, Rpc, Term, Time, Verdict, WriteSeq,
 };
 
 use crate::rig::{
     Start, append, append_reply, at, cases, entries_of, heartbeat, heartbeat_reply, index, node, peer, persist_vote,
-    pre_vote, received, rejected, seq, store, term_over, vote,
+    pre_vote, read, received, rejected, seq, store, term_over, vote,
 };
 
 // ---- lies with a name ----------------------------------------------------------------------
@@ -165,12 +165,16 @@ fn plausible_append() -> impl Strategy<Value = Rpc> {
 fn rpc() -> impl Strategy<Value = Rpc> {
     let index = || number().prop_map(Index::new);
     let round = || number().prop_map(raft_core::Round::new);
+    let promise = || (0..400_u64).prop_map(Duration::from_millis);
+    let forward = || (0..3_u64, 0..6_u64).prop_map(|(boot, number)| ForwardId { boot: Boot::new(boot), number });
+    let mode = || prop_oneof![Just(ReadMode::Quorum), Just(ReadMode::Lease)];
     let campaign = || (0..3_u64, 0..6_u64).prop_map(|(boot, number)| CampaignId { boot: Boot::new(boot), number });
     prop_oneof![
         1 => (term(), campaign(), position()).prop_map(|(term, campaign, last)| Rpc::PreVote { term, campaign, last }),
         3 => (term(), campaign(), verdict())
             .prop_map(|(term, campaign, verdict)| Rpc::PreVoteReply { term, campaign, verdict }),
-        1 => (term(), position()).prop_map(|(term, last)| Rpc::Vote { term, last }),
+        1 => (term(), position(), proptest::option::of(term()))
+            .prop_map(|(term, last, ordered_in)| Rpc::Vote { term, last, ordered_in }),
         3 => (term(), verdict()).prop_map(|(term, verdict)| Rpc::VoteReply { term, verdict }),
         2 => (number(), number(), position(), number(), entries())
             .prop_map(|(term, round, prev, commit, entries)| append(term, round, prev, commit, entries)),
@@ -180,12 +184,18 @@ fn rpc() -> impl Strategy<Value = Rpc> {
         3 => (term(), round(), index(), position(), index()).prop_map(|(term, round, prev, hint, commit)| {
             Rpc::AppendRejected(Rejection { term, round, prev, hint, commit }.into())
         }),
-        2 => (term(), round(), index()).prop_map(|(term, round, commit)| Rpc::Heartbeat { term, round, commit }),
-        3 => (term(), round(), index(), index()).prop_map(|(term, round, matched, verified)| {
-            Rpc::HeartbeatReply { term, round, matched, verified }
+        2 => (term(), round(), index(), promise())
+            .prop_map(|(term, round, commit, promise)| Rpc::Heartbeat { term, round, commit, promise }),
+        3 => (term(), round(), index(), index(), promise()).prop_map(|(term, round, matched, verified, granted)| {
+            Rpc::HeartbeatReply { term, round, matched, verified, granted }
         }),
         1 => (term(), index()).prop_map(|(term, commit)| Rpc::CommitNotice { term, commit }),
         1 => term().prop_map(|term| Rpc::TermOver { term }),
+        1 => term().prop_map(|term| Rpc::TimeoutNow { term }),
+        1 => term().prop_map(|term| Rpc::Resigned { term }),
+        1 => (term(), forward(), mode()).prop_map(|(term, id, mode)| Rpc::ReadIndex { term, id, mode }),
+        1 => (term(), forward(), proptest::option::of(index()))
+            .prop_map(|(term, id, index)| Rpc::ReadIndexReply { term, id, index }),
     ]
 }
 
@@ -284,7 +294,7 @@ impl Besieged {
             }
             Step::Read => {
                 self.requests += 1;
-                Event::Read { request: RequestId::new(self.requests) }
+                read(self.requests)
             }
             Step::Synced(count) => {
                 let (done, issued) = self.writes;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_core::{
-    Append, Boot, CampaignId, ClusterId, Config, Durable, Effect, Entries, Entry, Event, HardState, Identity, Index,
-    Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Raft, Rejection, RequestId,
-    RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict, WriteSeq,
+    Append, Boot, CampaignId, ClusterId, Config, Configuration, Durable, Effect, Entries, Entry, Event, HardState,
+    Identity, Index, Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, ProgressMode, Raft,
+    ReadMode, Rejection, RequestId, RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict,
+    WriteSeq,
 };
 
 // ---- words ---------------------------------------------------------------------------------
@@ -118,6 +119,11 @@ pub(crate) fn read_ready(at: u64) -> Outcome {
     Outcome::ReadReady { index: index(at) }
 }
 
+/// The configuration set at `at` is in force.
+pub(crate) fn configured(at: u64, membership: Membership) -> Effect {
+    Effect::Configured { configuration: Configuration { index: index(at), membership: membership.into() } }
+}
+
 // ---- messages ------------------------------------------------------------------------------
 
 pub(crate) fn campaign(number: u64) -> CampaignId {
@@ -133,7 +139,7 @@ pub(crate) fn pre_vote_reply(in_term: u64, number: u64, verdict: Verdict) -> Rpc
 }
 
 pub(crate) fn vote(in_term: u64, last: Position) -> Rpc {
-    Rpc::Vote { term: term(in_term), last }
+    Rpc::Vote { term: term(in_term), last, ordered_in: None }
 }
 
 pub(crate) fn vote_reply(in_term: u64, verdict: Verdict) -> Rpc {
@@ -154,12 +160,12 @@ pub(crate) fn rejected(in_term: u64, number: u64, prev: u64, hint: Position, com
 }
 
 pub(crate) fn heartbeat(in_term: u64, number: u64, commit: u64) -> Rpc {
-    Rpc::Heartbeat { term: term(in_term), round: round(number), commit: index(commit) }
+    Rpc::Heartbeat { term: term(in_term), round: round(number), commit: index(commit), promise: Duration::ZERO }
 }
 
 pub(crate) fn heartbeat_reply(in_term: u64, number: u64, matched: u64, verified: u64) -> Rpc {
     let (term, round) = (term(in_term), round(number));
-    Rpc::HeartbeatReply { term, round, matched: index(matched), verified: index(verified) }
+    Rpc::HeartbeatReply { term, round, matched: index(matched), verified: index(verified), granted: Duration::ZERO }
 }
 
 pub(crate) fn commit_notice(in_term: u64, commit: u64) -> Rpc {
@@ -231,7 +237,8 @@ impl Start {
             },
             hard_state: hard_state(self.term, self.vote),
             base: Position::ZERO,
-            membership: membership(&self.voters),
+            membership: membership(&self.voters).into(),
+            configurations: Vec::new(),
             applied: index(self.applied),
             last: index(self.log.len() as u64),
             runs: runs_of(&self.log),
@@ -247,7 +254,7 @@ impl Start {
     /// A server that has taken its first step.
     pub(crate) fn server(self) -> Lone {
         let mut server = Lone { raft: self.raft(), now: Time::from_nanos(1_000_000_000) };
-        let configured = Effect::Configured { membership: membership(&self.voters) };
+        let configured = configured(0, membership(&self.voters));
         // E5: a sole voter has something else to do at once; nobody else has.
         assert_eq!(server.step(Event::Tick).first(), Some(&configured));
         server
@@ -354,7 +361,7 @@ impl Lone {
     }
 
     pub(crate) fn read(&mut self, number: u64) -> Vec<Effect> {
-        self.step(Event::Read { request: request(number) })
+        self.step(read(number))
     }
 
     /// Lets time pass without telling the server.
@@ -386,7 +393,7 @@ impl Lone {
     pub(crate) fn progress(&self, id: u64) -> (u64, u64, bool, usize) {
         let peers = self.status().peers;
         let peer = peers.iter().find(|peer| peer.node == node(id)).expect("the leader has a progress for each peer");
-        (peer.matched.as_u64(), peer.next.as_u64(), peer.probing, peer.inflight)
+        (peer.matched.as_u64(), peer.next.as_u64(), peer.mode == ProgressMode::Probe, peer.inflight)
     }
 }
 
@@ -397,6 +404,11 @@ pub(crate) fn received(from: u64, rpc: Rpc) -> Event {
 /// Request `number`, for a command that says so.
 pub(crate) fn propose(number: u64) -> Event {
     Event::Propose { request: request(number), command: proposed(number) }
+}
+
+/// A read that asks a majority.
+pub(crate) fn read(number: u64) -> Event {
+    Event::Read { request: request(number), mode: ReadMode::Quorum }
 }
 
 /// The command of request `number`.
