@@ -117,6 +117,13 @@ pub struct Limits {
     pub pending_proposals_max: usize,
     /// Reads without an answer.
     pub pending_reads_max: usize,
+    /// A snapshot is taken when the log has grown by so many bytes since the last one …
+    pub snapshot_bytes: u64,
+    /// … or by so many entries.
+    pub snapshot_entries: u64,
+    /// Bytes of the log that are kept although a snapshot covers them, for peers that are behind:
+    /// sending them is cheaper than sending the snapshot.
+    pub retain_bytes: u64,
 }
 
 impl Limits {
@@ -131,6 +138,9 @@ impl Limits {
         unapplied_bytes_max: 8 << 20,
         pending_proposals_max: 65_536,
         pending_reads_max: 65_536,
+        snapshot_bytes: 64 << 20,
+        snapshot_entries: 1_000_000,
+        retain_bytes: 16 << 20,
     };
 }
 
@@ -176,6 +186,10 @@ impl Config {
             unapplied_bytes_max,
             pending_proposals_max,
             pending_reads_max,
+            snapshot_bytes,
+            snapshot_entries,
+            // Nothing kept: whoever is behind gets the snapshot.
+            retain_bytes: _,
         } = limits;
         let named = [
             ("message_bytes_max", message_bytes_max),
@@ -186,6 +200,8 @@ impl Config {
             ("unapplied_bytes_max", unapplied_bytes_max),
             ("pending_proposals_max", pending_proposals_max as u64),
             ("pending_reads_max", pending_reads_max as u64),
+            ("snapshot_bytes", snapshot_bytes),
+            ("snapshot_entries", snapshot_entries),
         ];
         match named.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(ConfigError::ZeroLimit { name }),

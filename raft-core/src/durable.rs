@@ -39,6 +39,19 @@ pub struct TermRun {
     pub term: Term,
 }
 
+/// What a snapshot of the state machine stands for. Two snapshots that end at the same position
+/// are of the same state, whoever made them (§5.3), so the position is their name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotMeta {
+    /// The last entry that it covers.
+    pub last: Position,
+    /// The configuration in force there.
+    pub configuration: Configuration,
+    /// How large it is; 0 while that is not known yet.
+    pub bytes: u64,
+}
+
 /// No cluster counts to here; whatever says it did is damaged. It leaves room to count on.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -51,6 +64,8 @@ pub struct Durable {
     pub hard_state: HardState,
     /// Where the log begins: the position before its first entry, `0@0` in a new cluster.
     pub base: Position,
+    /// The newest snapshot, if there is one. The log holds its last entry, or begins there.
+    pub snapshot: Option<SnapshotMeta>,
     /// The configuration as of `base`; a new cluster is formatted with its first one, and a
     /// server that is to join one with none.
     pub membership: Arc<Membership>,
@@ -62,6 +77,9 @@ pub struct Durable {
     pub last: Index,
     /// The terms of all entries after `base`, in order.
     pub runs: Vec<TermRun>,
+    /// What the entries after `base` cost in all ([`Entry::cost`](crate::Entry::cost)); a rough
+    /// figure is enough.
+    pub bytes: u64,
     /// The newest entries, as many as fit into the log cache; empty is allowed.
     pub tail: Entries,
 }
@@ -74,11 +92,13 @@ impl Durable {
             identity,
             hard_state: HardState::default(),
             base: Position::ZERO,
+            snapshot: None,
             membership: Arc::new(membership),
             configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,
             runs: Vec::new(),
+            bytes: 0,
             tail: Entries::EMPTY,
         }
     }
@@ -86,6 +106,15 @@ impl Durable {
     /// The position of the last entry.
     pub fn last_position(&self) -> Position {
         self.runs.last().map_or(self.base, |run| Position::new(self.last, run.term))
+    }
+
+    /// The term of the entry at `index`, once the runs are known to be in order.
+    fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        let run = self.runs.iter().rev().find(|run| run.first <= index);
+        run.filter(|_| index > self.base.index && index <= self.last).map(|run| run.term)
     }
 
     /// Whether this can be the state of a correct node.
@@ -103,8 +132,9 @@ impl Durable {
             }
             before = *index;
         }
-        if self.base != Position::ZERO {
-            return Err(DurableError::Compacted { base: self.base });
+        let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |meta| meta.last);
+        if snapshot.index < self.base.index {
+            return Err(DurableError::Compacted { base: self.base, snapshot });
         }
         if self.hard_state.term.as_u64() > NUMBER_MAX || self.last.as_u64() > NUMBER_MAX {
             return Err(DurableError::Absurd { term: self.hard_state.term, last: self.last });
@@ -132,6 +162,12 @@ impl Durable {
         });
         if !agrees || self.tail.last().is_some_and(|entry| entry.position() != last) {
             return Err(DurableError::TailMismatch { last });
+        }
+        if self.term_at(snapshot.index) != Some(snapshot.term) {
+            return Err(DurableError::SnapshotNotInLog { snapshot });
+        }
+        if self.applied < self.base.index {
+            return Err(DurableError::AppliedBeforeLog { applied: self.applied, base: self.base });
         }
         if self.applied > self.last {
             return Err(DurableError::AppliedBeyondLog { applied: self.applied, last: self.last });
@@ -172,11 +208,13 @@ mod tests {
             identity: Identity { cluster: ClusterId::new(7), node: node(1), store, boot: Boot::new(3) },
             hard_state: HardState { term: Term::new(5), voted_for: None },
             base: Position::ZERO,
+            snapshot: None,
             membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),
             configurations: Vec::new(),
             applied: Index::new(2),
             last: Index::new(5),
             runs: vec![run(1, 1), run(3, 4)],
+            bytes: 160,
             tail: entries(4, &[4, 4]),
         }
     }

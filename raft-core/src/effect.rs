@@ -1,9 +1,11 @@
 //! Layer 2: what goes out: everything that the world is asked to do.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::durable::SnapshotMeta;
 use crate::entry::Entries;
 use crate::error::{ChangeError, TransferError};
 use crate::membership::Configuration;
@@ -59,6 +61,34 @@ pub enum Effect {
         through: Index,
         /// Stop before exceeding this many bytes, but return at least one entry.
         max_bytes: u64,
+    },
+    /// Have the state machine write a snapshot of what it is after exactly the entries handed to it
+    /// so far, to stable storage, then say [`Event::SnapshotTaken`](crate::Event::SnapshotTaken).
+    TakeSnapshot {
+        /// What it will stand for; its size is not known yet.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// Send the bytes of this snapshot to `to`. May be lost: the receiver says how it fares.
+    SendSnapshot {
+        /// The receiver.
+        to: NodeId,
+        /// Which snapshot.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// Replace the log, and the state machine, by this snapshot, which has arrived. For the log
+    /// writer a write like any other, in order with them: log and snapshot change together or not
+    /// at all, then [`Event::Persisted`](crate::Event::Persisted). For the applier, in order with
+    /// `Apply`: then [`Event::Applied`](crate::Event::Applied) of its last index.
+    InstallSnapshot {
+        /// Names the write.
+        seq: WriteSeq,
+        /// What it stands for.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// The log up to here is needed no more. May be lost.
+    Compact {
+        /// The last entry to go.
+        through: Index,
     },
     /// The cluster's configuration as of now, at the first step, at every change and at every
     /// roll-back of one: it is where a transport learns its peers.
@@ -120,6 +150,13 @@ pub enum Outcome {
     },
     /// Leadership was not handed over.
     NotTransferred(TransferError),
+    /// There is a snapshot of all that was committed when it was asked for.
+    SnapshotTaken {
+        /// The last entry that it covers.
+        last: Position,
+    },
+    /// The snapshot could not be made; the state machine's storage knows why.
+    SnapshotFailed,
 }
 
 /// Which limit was reached.
@@ -210,6 +247,8 @@ pub enum ProgressMode {
     Probe,
     /// A stream of appends.
     Replicate,
+    /// A snapshot, because the entries that it needs are gone.
+    Snapshot,
 }
 
 impl fmt::Display for RoleKind {
@@ -228,6 +267,7 @@ impl fmt::Display for ProgressMode {
         f.write_str(match self {
             Self::Probe => "probe",
             Self::Replicate => "replicate",
+            Self::Snapshot => "snapshot",
         })
     }
 }

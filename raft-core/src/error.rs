@@ -73,9 +73,25 @@ pub enum DurableError {
         found: StoreId,
     },
     /// The beginning of the log is gone, and there is no snapshot to stand for it.
-    #[error("the log begins after {base}, but nothing can stand for what was before it")]
+    #[error("the log begins after {base}, but the newest snapshot ends at {snapshot}; what lies between is lost")]
     Compacted {
         /// The position before its first entry.
+        base: Position,
+        /// The end of the newest snapshot.
+        snapshot: Position,
+    },
+    /// The log is not the one that the snapshot was made from.
+    #[error("the newest snapshot ends at {snapshot}, but the log holds another entry there, or none")]
+    SnapshotNotInLog {
+        /// The end of the snapshot.
+        snapshot: Position,
+    },
+    /// The state machine lacks entries that the log does not have any more.
+    #[error("the state machine has applied index {applied}, but the log begins after {base}")]
+    AppliedBeforeLog {
+        /// What the state machine says.
+        applied: Index,
+        /// The position before the log's first entry.
         base: Position,
     },
     /// A term or an index that no cluster reaches.

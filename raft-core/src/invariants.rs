@@ -41,6 +41,7 @@ pub(crate) fn check(before: &Before, state: &State, role: &Role) {
     runs_are_rising(state);
     cache_holds_what_is_not_durable(state);
     leader_was_voter_and_voted_for_itself(state, role);
+    snapshot_and_log_meet(state);
     peers_match_within_the_log(state, role);
     follower_commits_what_it_verified(state, role, before);
     term_never_falls(before, state);
@@ -49,11 +50,12 @@ pub(crate) fn check(before: &Before, state: &State, role: &Role) {
     leader_appends_only(before, state, role);
 }
 
-/// I10 – base ≤ applied ≤ handed ≤ commit ≤ last, and base ≤ durable ≤ last.
+/// I10 – applied ≤ handed ≤ commit ≤ last, base ≤ handed, and base ≤ durable ≤ last. The state
+/// machine may lag behind the base: a snapshot that was installed is still to be read in.
 fn indices_are_ordered(state: &State) {
     let (base, last, durable) = (state.log.base().index, state.log.last().index, state.log.durable());
     let (applied, handed) = (state.applying.applied, state.applying.handed);
-    assert!(base <= applied, "applied {applied} is before the log's base {base}");
+    assert!(base <= handed, "handed over {handed}, which is before the log's base {base}");
     assert!(applied <= handed, "applied {applied}, but only {handed} was handed over");
     assert!(handed <= state.commit, "handed over {handed}, but only {} is committed", state.commit);
     assert!(state.commit <= last, "committed {}, but the log ends at {last}", state.commit);
@@ -69,6 +71,9 @@ fn log_is_within_its_term(state: &State) {
 
 /// Runs begin after the base, and rise in index and term.
 fn runs_are_rising(state: &State) {
+    let first = state.log.runs().first().map(|run| run.first);
+    let expected = (state.log.last().index > state.log.base().index).then(|| state.log.base().index.next());
+    assert_eq!(first, expected, "the terms of the log do not begin after its base {}", state.log.base());
     let rising = state.log.runs().is_sorted_by(|a, b| a.first < b.first && a.term < b.term);
     assert!(rising, "term runs out of order: {:?}", state.log.runs());
 }
@@ -91,6 +96,14 @@ fn leader_was_voter_and_voted_for_itself(state: &State, role: &Role) {
 /// configuration before the latest.
 fn may_have_run(state: &State) -> bool {
     state.configurations.any(|membership| membership.is_voter(state.identity.node, state.identity.store))
+}
+
+/// S1 – the log holds the end of the newest snapshot, or begins there; and whatever it lacks, the
+/// snapshot has.
+fn snapshot_and_log_meet(state: &State) {
+    let (snapshot, base) = (state.snapshots.last(), state.log.base());
+    assert!(base.index <= snapshot.index, "the log begins after {base}, the newest snapshot ends at {snapshot}");
+    assert!(state.log.holds(snapshot), "the log does not hold the end of the newest snapshot, {snapshot}");
 }
 
 /// A leader believes of no peer that it has more than the leader itself.

@@ -131,6 +131,7 @@ mod election;
 mod entry;
 mod error;
 mod invariants;
+mod ledger;
 mod log;
 mod machine;
 mod majority;
@@ -145,6 +146,7 @@ mod reconfig;
 mod replication;
 mod rng;
 mod role;
+mod snapshot;
 mod state;
 mod status;
 mod step;
@@ -152,14 +154,15 @@ mod transfer;
 mod types;
 
 pub use config::{Config, Leases, Limits, Priority, Timing};
-pub use durable::{Durable, Identity, TermRun};
+pub use durable::{Durable, Identity, SnapshotMeta, TermRun};
 pub use effect::{Busy, Effect, Observation, Outcome, ProgressMode, Purpose, RoleKind};
 pub use entry::{Entries, Entry, Payload};
 pub use error::{ChangeError, ConfigError, DurableError, MembershipError, TransferError};
 pub use machine::StateMachine;
 pub use membership::{Change, Configuration, Learner, Member, Membership};
 pub use message::{
-    Append, CampaignId, Class, Event, ForwardId, LogReadOutcome, Message, ReadMode, Rejection, Rpc, Verdict,
+    Append, CampaignId, Class, Event, ForwardId, LogReadOutcome, Message, ReadMode, Rejection, Rpc, SnapshotFate,
+    SnapshotOffer, Verdict,
 };
 pub use raft::Raft;
 pub use state::{Drops, Storage};

@@ -11,7 +11,7 @@ use crate::types::{Index, Round, Time};
 /// The highest index that a majority holds durably. The leader's own disk counts like any other:
 /// it does not count itself before its own write is done (T63), nor if it is no voter (T64).
 pub(crate) fn replicated(state: &State, leader: &Leader) -> Option<Index> {
-    reached(state, leader, state.log.durable(), Index::ZERO, Progress::matched)
+    reached(state, leader, state.durable(), Index::ZERO, Progress::matched)
 }
 
 /// The newest round that a majority has answered, the leader itself included.

@@ -351,6 +351,25 @@ impl Configurations {
         self.list.iter().rev().nth(1)
     }
 
+    /// The one in force at `index`, which is not before the first.
+    pub(crate) fn at(&self, index: Index) -> &Configuration {
+        self.list.iter().rev().find(|configuration| configuration.index <= index).unwrap_or_else(|| self.latest())
+    }
+
+    /// Forgets those that were out of force by `through`.
+    pub(crate) fn compact(&mut self, through: Index) {
+        let first = self.list.partition_point(|configuration| configuration.index <= through).saturating_sub(1);
+        self.list.drain(..first);
+    }
+
+    /// Starts anew with one. Returns whether the one in force has changed.
+    pub(crate) fn reset(&mut self, first: Configuration) -> bool {
+        let changed = *self.latest() != first;
+        self.list.clear();
+        self.list.push(first);
+        changed
+    }
+
     /// A new one takes effect.
     pub(crate) fn push(&mut self, configuration: Configuration) {
         let latest = self.latest().index;

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::durable::SnapshotMeta;
 use crate::entry::Entries;
 use crate::membership::Change;
 use crate::types::{Boot, Index, NodeId, Peer, Position, ReadId, RequestId, Round, Term, Time, WriteSeq};
@@ -89,6 +90,34 @@ pub enum Event {
     PeerUnreachable {
         /// The peer.
         node: NodeId,
+    },
+    /// An operator wants a snapshot now.
+    RequestSnapshot {
+        /// Comes back in the answer.
+        request: RequestId,
+    },
+    /// The answer to [`Effect::TakeSnapshot`](crate::Effect::TakeSnapshot); or, unasked, the
+    /// application has made a snapshot by itself, of anything that it has applied.
+    SnapshotTaken {
+        /// The last index that it covers.
+        index: Index,
+        /// Its size, once it is on stable storage; `None` if it could not be made.
+        bytes: Option<u64>,
+    },
+    /// Some of a snapshot has arrived from another server.
+    SnapshotProgress {
+        /// Where the snapshot ends.
+        last: Position,
+        /// Bytes so far.
+        received: u64,
+    },
+    /// A snapshot from another server is complete, checked, and on stable storage; or it will
+    /// never be.
+    SnapshotReceived {
+        /// Where the snapshot ends.
+        last: Position,
+        /// Whether it is complete.
+        complete: bool,
     },
     /// The disk is nearly full. The log writer reports it ahead: it keeps enough space in reserve
     /// for everything handed to it, and for terms and votes (contract D8).
@@ -241,6 +270,18 @@ pub enum Rpc {
         /// The former leader's term.
         term: Term,
     },
+    /// "Take this snapshot instead of the log up to its end": the leader's word. The bytes come
+    /// separately, and count for nothing without it (contract S3).
+    InstallSnapshot(Arc<SnapshotOffer>),
+    /// How a peer fares with a snapshot.
+    SnapshotStatus {
+        /// The follower's term.
+        term: Term,
+        /// Where the snapshot ends.
+        last: Position,
+        /// How far it has got.
+        fate: SnapshotFate,
+    },
     /// A follower asks up to where its state machine must be for a read to be current.
     ReadIndex {
         /// The follower's term.
@@ -289,6 +330,30 @@ pub struct Append {
     pub entries: Entries,
 }
 
+/// The leader's word for a snapshot (§7, `InstallSnapshot`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotOffer {
+    /// The leader's term.
+    pub term: Term,
+    /// Echoed in the acknowledgement.
+    pub round: Round,
+    /// What it stands for.
+    pub meta: Arc<SnapshotMeta>,
+    /// Who sends the bytes.
+    pub source: NodeId,
+}
+
+/// How a snapshot fares on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SnapshotFate {
+    /// So many bytes have arrived.
+    Received(u64),
+    /// It is lost.
+    Failed,
+}
+
 /// Why an append was not taken: where the logs may part (§5.3, contract R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -321,6 +386,7 @@ impl Rpc {
         match self {
             Self::Append(append) => append.term,
             Self::AppendRejected(rejection) => rejection.term,
+            Self::InstallSnapshot(offer) => offer.term,
             Self::PreVote { term, .. }
             | Self::PreVoteReply { term, .. }
             | Self::Vote { term, .. }
@@ -332,6 +398,7 @@ impl Rpc {
             | Self::TermOver { term }
             | Self::TimeoutNow { term }
             | Self::Resigned { term }
+            | Self::SnapshotStatus { term, .. }
             | Self::ReadIndex { term, .. }
             | Self::ReadIndexReply { term, .. } => *term,
         }
@@ -353,6 +420,8 @@ impl Rpc {
             | Self::TermOver { .. }
             | Self::TimeoutNow { .. }
             | Self::Resigned { .. }
+            | Self::InstallSnapshot(_)
+            | Self::SnapshotStatus { .. }
             | Self::ReadIndex { .. }
             | Self::ReadIndexReply { .. } => Class::Urgent,
         }
@@ -393,6 +462,16 @@ impl fmt::Display for Rpc {
             Self::TermOver { term } => write!(f, "TermOver @{term}"),
             Self::TimeoutNow { term } => write!(f, "TimeoutNow @{term}"),
             Self::Resigned { term } => write!(f, "Resigned @{term}"),
+            Self::InstallSnapshot(offer) => {
+                let SnapshotOffer { term, round, meta, source } = &**offer;
+                write!(f, "InstallSnapshot @{term} last={} from={source} round={round}", meta.last)
+            }
+            Self::SnapshotStatus { term, last, fate: SnapshotFate::Received(bytes) } => {
+                write!(f, "SnapshotStatus @{term} last={last} received={bytes}")
+            }
+            Self::SnapshotStatus { term, last, fate: SnapshotFate::Failed } => {
+                write!(f, "SnapshotStatus @{term} last={last} failed")
+            }
             Self::ReadIndex { term, id, mode: ReadMode::Quorum } => write!(f, "ReadIndex @{term} id={id}"),
             Self::ReadIndex { term, id, mode: ReadMode::Lease } => write!(f, "ReadIndex @{term} id={id} by-lease"),
             Self::ReadIndexReply { term, id, index: Some(index) } => {

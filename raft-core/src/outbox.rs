@@ -15,8 +15,10 @@
 //! taken for the completion of its successor at the same index (the ABA race, T103).
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::durable::SnapshotMeta;
 use crate::effect::{Effect, Observation, Outcome};
 use crate::log::Log;
 use crate::message::Rpc;
@@ -36,6 +38,8 @@ pub(crate) struct Outbox {
     persisted: WriteSeq,
     /// The newest write that carried term and vote.
     hard_state_written: WriteSeq,
+    /// The newest write that replaced the log.
+    install_written: WriteSeq,
     /// Writes under way.
     writes: VecDeque<Write>,
     unsynced_bytes: u64,
@@ -60,6 +64,8 @@ struct Write {
 #[derive(Debug, Default)]
 struct Staged {
     hard_state: bool,
+    /// The log was replaced, and what is staged besides comes after.
+    install: Option<Arc<SnapshotMeta>>,
     entries_from: Option<Index>,
 }
 
@@ -146,6 +152,19 @@ impl Outbox {
         self.staged.entries_from = Some(from);
     }
 
+    /// The log was replaced by a snapshot: nothing of it that was written, or promised, counts.
+    pub(crate) fn stage_install(&mut self, meta: Arc<SnapshotMeta>) {
+        self.on_truncated(Index::ZERO);
+        self.ack = None;
+        self.staged.entries_from = None;
+        self.staged.install = Some(meta);
+    }
+
+    /// Whether a snapshot that replaces the log is not on stable storage yet.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.staged.install.is_some() || self.install_written > self.persisted
+    }
+
     /// The log was cut before `from`: nothing above it that was written, or promised, counts any
     /// more (contract D4).
     pub(crate) fn on_truncated(&mut self, from: Index) {
@@ -166,7 +185,14 @@ impl Outbox {
 
     /// Issues one write for everything staged, if anything is.
     pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log, now: Time) {
-        let Staged { hard_state: hard_state_changed, entries_from } = core::mem::take(&mut self.staged);
+        let Staged { hard_state: hard_state_changed, install, entries_from } = core::mem::take(&mut self.staged);
+        if let Some(meta) = install {
+            self.written = self.written.next();
+            self.install_written = self.written;
+            let last = meta.last.index;
+            self.writes.push_back(Write { seq: self.written, last, bytes: 0, issued: now });
+            self.effects.push(Effect::InstallSnapshot { seq: self.written, meta });
+        }
         if hard_state_changed || entries_from.is_some() {
             self.written = self.written.next();
             let last = log.last().index;
@@ -205,6 +231,7 @@ impl Outbox {
 
     /// Lets go of every promise that the disk now covers.
     pub(crate) fn release(&mut self, durable: Index) {
+        let durable = if self.is_installing() { Index::ZERO } else { durable };
         let persisted = self.persisted;
         while self.held.front().is_some_and(|held| held.stamp.is_some_and(|stamp| stamp <= persisted)) {
             self.effects.extend(self.held.pop_front().map(|Held { to, rpc, .. }| Effect::Send { to, rpc }));

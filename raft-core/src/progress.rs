@@ -6,6 +6,9 @@
 //!     ▲   one append, then wait             appends as far as the window allows
 //!     └────────────────────────────────────────┘
 //!        rejected · unreachable · nothing arrives
+//!
+//!   Probe, Replicate ──(what it needs is compacted)──▶ Snapshot ──(acknowledged)──▶ Replicate
+//!                                                         └──(failed · no progress)──▶ Probe
 //! ```
 
 use alloc::collections::VecDeque;
@@ -14,6 +17,7 @@ use core::time::Duration;
 use crate::config::Limits;
 use crate::effect::ProgressMode;
 use crate::log::Reading;
+use crate::message::SnapshotFate;
 use crate::types::{Index, ReadId, Round, StoreId, Time};
 
 /// What a leader believes of one peer.
@@ -73,6 +77,13 @@ enum Mode {
     Probe(Probe),
     /// The logs agree up to `next - 1`, once everything under way has arrived.
     Replicate { window: Window },
+    /// It is sent a snapshot that ends at `last`, and no entries meanwhile.
+    Snapshot {
+        last: Index,
+        received: u64,
+        /// When it was last heard to make progress.
+        heard: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -152,6 +163,7 @@ impl Progress {
         match self.mode {
             Mode::Probe(_) => ProgressMode::Probe,
             Mode::Replicate { .. } => ProgressMode::Replicate,
+            Mode::Snapshot { .. } => ProgressMode::Snapshot,
         }
     }
 
@@ -226,6 +238,7 @@ impl Progress {
         match &self.mode {
             Mode::Probe(probe) => usize::from(matches!(probe, Probe::Sent(_))),
             Mode::Replicate { window } => window.appends.len(),
+            Mode::Snapshot { .. } => 0,
         }
     }
 
@@ -236,6 +249,7 @@ impl Progress {
             Mode::Replicate { window } => {
                 window.appends.len() < limits.inflight_messages_max && window.bytes < limits.inflight_bytes_max
             }
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -254,6 +268,44 @@ impl Progress {
                 window.launch(flight);
                 self.next = last.next();
             }
+            Mode::Snapshot { .. } => unreachable!("an append leaves for a peer that is sent a snapshot"),
+        }
+    }
+
+    /// A snapshot that ends at `last` leaves.
+    pub(crate) fn on_snapshot_offered(&mut self, last: Index, now: Time) {
+        self.reading = None;
+        self.mode = Mode::Snapshot { last, received: 0, heard: now };
+    }
+
+    /// It says how it fares with the snapshot that ends at `of`.
+    pub(crate) fn on_snapshot_status(&mut self, of: Index, fate: SnapshotFate, now: Time) {
+        if let Mode::Snapshot { last, received, heard } = &mut self.mode
+            && *last == of
+        {
+            match fate {
+                SnapshotFate::Received(bytes) if bytes > *received => (*received, *heard) = (bytes, now),
+                SnapshotFate::Received(_) => {}
+                // It is offered again when it is heard from again: not in a busy loop.
+                SnapshotFate::Failed => self.mode = Mode::Probe(Probe::Paused),
+            }
+        }
+    }
+
+    /// If it has made no progress with its snapshot for `patience`, the snapshot is lost.
+    pub(crate) fn on_snapshot_silence(&mut self, now: Time, patience: Duration) {
+        if let Mode::Snapshot { heard, .. } = self.mode
+            && now.since(heard) >= patience
+        {
+            self.mode = Mode::Probe(Probe::Paused);
+        }
+    }
+
+    /// It needs the log from the entry after this one on.
+    pub(crate) fn needs_log_after(&self) -> Index {
+        match self.mode {
+            Mode::Snapshot { last, .. } => last.max(self.matched),
+            Mode::Probe(_) | Mode::Replicate { .. } => self.matched,
         }
     }
 
@@ -285,6 +337,12 @@ impl Progress {
                 window.land(self.matched);
                 self.next = self.next.max(self.matched.next());
             }
+            // It has the snapshot, or never needed it.
+            Mode::Snapshot { last, .. } if self.matched >= *last => {
+                self.next = self.matched.next();
+                self.mode = Mode::Replicate { window: Window::default() };
+            }
+            Mode::Snapshot { .. } => {}
         }
     }
 
@@ -295,6 +353,7 @@ impl Progress {
             // T44: a late answer to an earlier append must not pull `next` back.
             Mode::Probe(_) => prev == self.next.prev() && prev > self.matched,
             Mode::Replicate { .. } => prev > self.matched && prev < self.next,
+            Mode::Snapshot { .. } => false,
         };
         if news {
             self.probe_from(candidate.max(self.matched).min(prev.prev()).next());
@@ -330,6 +389,7 @@ impl Progress {
                 }
                 None => {}
             },
+            Mode::Snapshot { .. } => {}
         }
     }
 

@@ -13,6 +13,7 @@ use crate::entry::{Entries, Entry, Payload};
 use crate::message::{Append, LogReadOutcome, Rejection, Rpc};
 use crate::progress::Progress;
 use crate::role::{Follower, Leader};
+use crate::snapshot;
 use crate::state::{State, Storage};
 use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round, Time};
 
@@ -62,7 +63,8 @@ pub(crate) fn on_append(state: &mut State, follower: &mut Follower, from: NodeId
     }
     follower.verified = follower.verified.max(matched);
     state.commit_through((*commit).min(follower.verified));
-    state.outbox.hold_ack(from, *term, *round, matched, state.log.durable());
+    let durable = state.durable();
+    state.outbox.hold_ack(from, *term, *round, matched, durable);
 }
 
 /// Whether the entries follow `prev`, and none is of a later term than the leader's.
@@ -106,7 +108,7 @@ pub(crate) fn on_heartbeat(
 ) {
     state.commit_through(commit.min(follower.verified));
     // D2: never held, so it claims only what is durable in a durable term.
-    let durable = if state.outbox.is_hard_state_durable() { state.log.durable() } else { Index::ZERO };
+    let durable = if state.outbox.is_hard_state_durable() { state.durable() } else { Index::ZERO };
     let matched = follower.verified.min(durable);
     // T3 – without leases of its own this node would forget the promise with a restart (T5).
     let longest = state.config.leases().map_or(Duration::ZERO, |_| state.config.timing().election_timeout_min);
@@ -303,6 +305,11 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
     let mut made = Vec::new();
     for (node, progress) in &mut leader.peers {
         let last = progress.last_to_send(state.log.last().index, state.commit);
+        // §7 – what it needs next is in the snapshot only.
+        if progress.next() <= state.log.base().index && progress.may_send(&state.config.limits()) {
+            let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+            snapshot::offer(state, *node, progress, round);
+        }
         // One append for each `message_bytes_max`, as many as the window admits.
         while progress.wants_append(last) && progress.may_send(&state.config.limits()) {
             let message_bytes_max = state.config.limits().message_bytes_max;

@@ -10,14 +10,16 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::durable::SnapshotMeta;
 use crate::effect::{Observation, Outcome, RoleKind};
 use crate::entry::Payload;
-use crate::log::Ledger;
+use crate::ledger::Ledger;
 use crate::membership::{Member, Membership};
 use crate::message::{CampaignId, ForwardId, ReadMode, Rpc, Verdict};
 use crate::progress::Progress;
@@ -46,6 +48,8 @@ pub(crate) struct Follower {
     /// (contract R3).
     pub(crate) verified: Index,
     pub(crate) reads: Forwarded,
+    /// A snapshot that the leader has vouched for in this term, and in which round.
+    pub(crate) incoming: Option<(Round, Arc<SnapshotMeta>)>,
 }
 
 /// Asks whether an election could be won.
@@ -268,6 +272,7 @@ impl Role {
             election_at: Time::ZERO,
             verified: Index::ZERO,
             reads: Forwarded::default(),
+            incoming: None,
         })
     }
 
@@ -324,7 +329,7 @@ fn follow(state: &mut State, term: Term, leader: Option<NodeId>) -> Role {
         state.clock.leader_contact = Some(state.now());
     }
     let (election_at, verified) = (state.now().after(timeout), Index::ZERO);
-    Role::Follower(Follower { leader, timeout, election_at, verified, reads: Forwarded::default() })
+    Role::Follower(Follower { leader, timeout, election_at, verified, reads: Forwarded::default(), incoming: None })
 }
 
 /// Thesis 9.6 – asks everybody whether they would vote, before any term is raised.

@@ -2,18 +2,20 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::{Config, Priority};
-use crate::durable::{Durable, Identity};
+use crate::durable::{Durable, Identity, SnapshotMeta};
 use crate::effect::Purpose;
 use crate::effect::{Effect, Observation};
 use crate::entry::{Entries, Entry, Payload};
-use crate::log::{Ledger, Log, Reading};
+use crate::ledger::Ledger;
+use crate::log::{Log, Reading};
 use crate::membership::{Configuration, Configurations, Membership};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
-use crate::types::{Boot, HardState, Index, NodeId, Position, ReadId, Term, Time};
+use crate::types::{Boot, HardState, Index, NodeId, Position, ReadId, RequestId, Term, Time};
 
 /// What every server has, whatever its role.
 ///
@@ -34,6 +36,7 @@ pub(crate) struct State {
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) counters: Counters,
     pub(crate) storage: Storage,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// How the disk is.
@@ -46,6 +49,32 @@ pub enum Storage {
     Full,
     /// It has failed for good: this node promises nothing any more.
     Failed,
+}
+
+/// What a server knows of snapshots of its own state machine.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    /// The newest one on stable storage.
+    pub(crate) newest: Option<Arc<SnapshotMeta>>,
+    /// The one that is being made.
+    pub(crate) making: Option<Position>,
+    /// Not before then, because one has failed.
+    pub(crate) retry_at: Time,
+    /// Who waits for one, and what it has to cover.
+    pub(crate) requests: Vec<(Index, RequestId)>,
+    /// One that has arrived from another server, and that no leader has vouched for so far.
+    pub(crate) arrived: Option<Position>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(newest: Option<SnapshotMeta>) -> Self {
+        Self { newest: newest.map(Arc::new), ..Self::default() }
+    }
+
+    /// Where the newest one ends.
+    pub(crate) fn last(&self) -> Position {
+        self.newest.as_ref().map_or(Position::ZERO, |meta| meta.last)
+    }
 }
 
 /// How far the state machine is.
@@ -115,7 +144,7 @@ impl Drops {
 impl State {
     pub(crate) fn new(config: Config, durable: Durable) -> Self {
         let log = Log::new(&durable);
-        let Durable { identity, hard_state, base, membership, configurations, applied, .. } = durable;
+        let Durable { identity, hard_state, base, membership, configurations, applied, snapshot, .. } = durable;
         let first = Configuration { index: base.index, membership };
         let rng = Rng::new([config.seed(), identity.node.as_u64(), identity.boot.as_u64()]);
         // A durable machine has applied nothing that was not committed.
@@ -140,6 +169,7 @@ impl State {
             boots: BTreeMap::new(),
             counters: Counters::default(),
             storage: Storage::Ready,
+            snapshots: Snapshots::new(snapshot),
         }
     }
 
@@ -154,6 +184,11 @@ impl State {
 
     pub(crate) fn term(&self) -> Term {
         self.hard_state.term
+    }
+
+    /// On stable storage up to here; nothing at all while a snapshot replaces the log.
+    pub(crate) fn durable(&self) -> Index {
+        if self.outbox.is_installing() { Index::ZERO } else { self.log.durable() }
     }
 
     /// The configuration in force: the latest in the log, committed or not (§6).

@@ -5,7 +5,7 @@ use crate::message::{Event, Message, Rpc, Verdict};
 use crate::role::{Leader, Next, Role};
 use crate::state::{State, Storage};
 use crate::types::{Boot, NodeId, Peer, Position, RequestId, Term};
-use crate::{commit, election, read, reconfig, replication, transfer};
+use crate::{commit, election, read, reconfig, replication, snapshot, transfer};
 
 /// Terms further above the own one than this are not believed: no cluster gets there, and
 /// adopting one would leave no room for elections (contract V2).
@@ -111,7 +111,9 @@ fn gate(state: &mut State, role: &mut Role, from: Peer, rpc: &Rpc) -> Gate {
             state.outbox.send(from.node, Rpc::VoteReply { term: own, verdict: Verdict::Refused });
             Gate::Stop
         }
-        Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => gate_leader(state, role, from.node, term),
+        Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } | Rpc::InstallSnapshot(_) => {
+            gate_leader(state, role, from.node, term)
+        }
         Rpc::Vote { .. }
         | Rpc::PreVoteReply { .. }
         | Rpc::VoteReply { .. }
@@ -120,6 +122,7 @@ fn gate(state: &mut State, role: &mut Role, from: Peer, rpc: &Rpc) -> Gate {
         | Rpc::HeartbeatReply { .. }
         | Rpc::TimeoutNow { .. }
         | Rpc::Resigned { .. }
+        | Rpc::SnapshotStatus { .. }
         | Rpc::ReadIndex { .. }
         | Rpc::ReadIndexReply { .. }
         | Rpc::TermOver { .. } => {
@@ -246,6 +249,26 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
             }
             Next::Stay
         }
+        // An operator wants a snapshot.
+        Event::RequestSnapshot { request } => {
+            snapshot::on_request(state, request);
+            Next::Stay
+        }
+        // The state machine has been written down.
+        Event::SnapshotTaken { index, bytes } => {
+            snapshot::on_taken(state, index, bytes);
+            Next::Stay
+        }
+        // Some of another server's snapshot is here.
+        Event::SnapshotProgress { last, received } => {
+            snapshot::on_progress(state, role, last, received);
+            Next::Stay
+        }
+        // All of it is, or nothing more will come.
+        Event::SnapshotReceived { last, complete } => {
+            snapshot::on_received(state, role, last, complete);
+            Next::Stay
+        }
         // The disk has failed for good.
         Event::StorageFailed => match role {
             Role::Leader(leader) => transfer::on_storage_failed(state, Some(leader)),
@@ -315,6 +338,15 @@ fn route_rpc(state: &mut State, role: &mut Role, from: Peer, rpc: Rpc) -> Next {
         (Role::Leader(leader), Rpc::HeartbeatReply { round, matched, verified, granted, .. }) => {
             replication::on_heartbeat_reply(state, leader, from, round, matched, verified, granted);
         }
+        // The leader sends a snapshot.
+        (Role::Follower(follower), Rpc::InstallSnapshot(offer)) => {
+            replication::on_leader_contact(state, follower);
+            snapshot::on_offer(state, follower, from.node, (offer.term, offer.round), &offer.meta);
+        }
+        // A peer says how it fares with one.
+        (Role::Leader(leader), Rpc::SnapshotStatus { last, fate, .. }) => {
+            snapshot::on_status(state, leader, from, last, fate);
+        }
         // The leader hands over to this node.
         (Role::Follower(follower), Rpc::TimeoutNow { .. }) => {
             return transfer::on_timeout_now(state, follower, from.node);
@@ -339,13 +371,18 @@ fn route_rpc(state: &mut State, role: &mut Role, from: Peer, rpc: Rpc) -> Next {
         | (Role::Follower(_) | Role::PreCandidate(_) | Role::Leader(_), Rpc::VoteReply { .. })
         | (
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_),
-            Rpc::AppendReply { .. } | Rpc::AppendRejected(_) | Rpc::HeartbeatReply { .. } | Rpc::ReadIndex { .. },
+            Rpc::AppendReply { .. }
+            | Rpc::AppendRejected(_)
+            | Rpc::HeartbeatReply { .. }
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::ReadIndex { .. },
         )
         | (
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_),
             Rpc::Append(_)
             | Rpc::Heartbeat { .. }
             | Rpc::CommitNotice { .. }
+            | Rpc::InstallSnapshot(_)
             | Rpc::TimeoutNow { .. }
             | Rpc::Resigned { .. }
             | Rpc::ReadIndexReply { .. },
@@ -388,12 +425,16 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) {
     }
     state.outbox.persist(state.hard_state, &state.log, state.clock.now);
     if let Role::Leader(leader) = role {
+        snapshot::watch(state, leader);
         replication::settle(state, leader, reads_asked);
     }
     if state.storage != Storage::Failed {
         state.outbox.release(state.log.durable());
     }
     commit::settle(state, role);
+    if state.storage != Storage::Failed {
+        snapshot::settle(state, role);
+    }
     state.log.evict(state.config.limits().log_cache_bytes);
     // A leader that is no longer a member hands over last, when all that is committed has been
     // handed to the state machine, and those who asked for it have their answer.

@@ -281,6 +281,10 @@ impl Executed {
                 Effect::Reply { request, outcome } => {
                     assert_eq!(self.answers.insert(request, outcome), None, "request {request} ended twice");
                 }
+                Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. } => panic!("the logs of this model are too short for snapshots"),
                 Effect::ReadLog { id, from, through, .. } => {
                     self.reads.push_back((id, from.as_u64(), through.as_u64()));
                 }
@@ -347,6 +351,8 @@ impl Executed {
             | Rpc::AppendReply { .. }
             | Rpc::Heartbeat { .. }
             | Rpc::HeartbeatReply { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
             | Rpc::ReadIndex { .. }
             | Rpc::ReadIndexReply { .. }
             | Rpc::CommitNotice { .. } => false,

@@ -134,6 +134,10 @@ impl Cluster {
                         let outcome = LogReadOutcome::Entries(server.disk.read(from, through));
                         events.push_back(Event::LogRead { id, outcome });
                     }
+                    Effect::TakeSnapshot { .. }
+                    | Effect::SendSnapshot { .. }
+                    | Effect::InstallSnapshot { .. }
+                    | Effect::Compact { .. } => panic!("these logs are too short for snapshots"),
                     Effect::Configured { .. } | Effect::Observe(_) => {}
                 }
             }

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
 use raft_core::{
-    Boot, CampaignId, Effect, Entries, Entry, Event, ForwardId, Index, Limits, LogReadOutcome, Message, Payload, Peer,
-    Position, Raft, ReadId, ReadMode, Rejection, RequestId, Rpc, Term, Time, Verdict, WriteSeq,
+    Boot, CampaignId, Configuration, Effect, Entries, Entry, Event, ForwardId, Index, Limits, LogReadOutcome, Message,
+    Payload, Peer, Position, Raft, ReadId, ReadMode, Rejection, RequestId, Rpc, SnapshotFate, SnapshotMeta,
+    SnapshotOffer, Term, Time, Verdict, WriteSeq,
 };
 
 use crate::rig::{
-    Start, append, append_reply, at, cases, entries_of, heartbeat, heartbeat_reply, index, node, peer, persist_vote,
-    pre_vote, read, received, rejected, seq, store, term_over, vote,
+    Start, append, append_reply, at, cases, entries_of, heartbeat, heartbeat_reply, index, membership, node, peer,
+    persist_vote, pre_vote, read, received, rejected, seq, store, term_over, vote,
 };
 
 // ---- lies with a name ----------------------------------------------------------------------
@@ -193,6 +194,15 @@ fn rpc() -> impl Strategy<Value = Rpc> {
         1 => term().prop_map(|term| Rpc::TermOver { term }),
         1 => term().prop_map(|term| Rpc::TimeoutNow { term }),
         1 => term().prop_map(|term| Rpc::Resigned { term }),
+        2 => (term(), round(), position(), 0..5_u64).prop_map(|(term, round, last, configuration)| {
+            let configuration = Configuration { index: Index::new(configuration), membership: membership(&[1, 2, 3]).into() };
+            let meta = SnapshotMeta { last, configuration, bytes: 10 }.into();
+            Rpc::InstallSnapshot(SnapshotOffer { term, round, meta, source: node(2) }.into())
+        }),
+        1 => (term(), position(), any::<bool>(), number()).prop_map(|(term, last, failed, bytes)| {
+            let fate = if failed { SnapshotFate::Failed } else { SnapshotFate::Received(bytes) };
+            Rpc::SnapshotStatus { term, last, fate }
+        }),
         1 => (term(), forward(), mode()).prop_map(|(term, id, mode)| Rpc::ReadIndex { term, id, mode }),
         1 => (term(), forward(), proptest::option::of(index()))
             .prop_map(|(term, id, index)| Rpc::ReadIndexReply { term, id, index }),
@@ -223,6 +233,10 @@ enum Step {
     /// The disk answers the oldest question: with what it holds, with something else, or not at all.
     Found(Option<Option<Entries>>),
     Unreachable(u64),
+    /// The snapshot that was asked for is made, or cannot be.
+    Taken(bool),
+    /// Somebody sends a snapshot, all of it or not.
+    Arrived(Position, bool),
     StorageFailed,
     Wait(u64),
     Wake,
@@ -238,6 +252,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Applied),
         4 => proptest::option::of(proptest::option::of(entries())).prop_map(Step::Found),
         2 => number().prop_map(|id| Step::Unreachable(id.max(1))),
+        3 => proptest::bool::weighted(0.8).prop_map(Step::Taken),
+        3 => (position(), any::<bool>()).prop_map(|(last, complete)| Step::Arrived(last, complete)),
         1 => proptest::bool::weighted(0.1).prop_map(|fails| if fails { Step::StorageFailed } else { Step::Wake }),
         3 => (0..200_u64).prop_map(Step::Wait),
         6 => Just(Step::Wake),
@@ -254,6 +270,8 @@ struct Besieged {
     questions: std::collections::VecDeque<(ReadId, Index, Index)>,
     requests: u64,
     ended: std::collections::BTreeSet<RequestId>,
+    /// The snapshot that the server has asked for.
+    making: Option<Index>,
 }
 
 const LIMITS: Limits = Limits {
@@ -266,6 +284,9 @@ const LIMITS: Limits = Limits {
     unapplied_bytes_max: 200,
     pending_proposals_max: 8,
     pending_reads_max: 8,
+    snapshot_bytes: 600,
+    snapshot_entries: 9,
+    retain_bytes: 100,
 };
 
 impl Besieged {
@@ -278,10 +299,16 @@ impl Besieged {
             disk: entries_of(1, &start.log).iter().map(|entry| (entry.index, entry.clone())).collect(),
             questions: std::collections::VecDeque::new(),
             requests: 0,
+            making: None,
             ended: std::collections::BTreeSet::new(),
         };
         besieged.take(vec![Event::Tick]);
         besieged
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId::new(self.requests)
     }
 
     fn event(&mut self, step: Step) -> Event {
@@ -303,6 +330,11 @@ impl Besieged {
                 Event::Persisted { seq: newest }
             }
             Step::Applied => Event::Applied { index: self.handed },
+            Step::Taken(fine) => match self.making.take() {
+                Some(index) => Event::SnapshotTaken { index, bytes: fine.then_some(10) },
+                None => Event::RequestSnapshot { request: self.next_request() },
+            },
+            Step::Arrived(last, complete) => Event::SnapshotReceived { last, complete },
             Step::Found(found) => match (self.questions.pop_front(), found) {
                 (None, _) => Event::Tick,
                 (Some((id, ..)), Some(Some(lie))) => Event::LogRead { id, outcome: LogReadOutcome::Entries(lie) },
@@ -376,7 +408,19 @@ impl Besieged {
                     let cost = append.entries.cost();
                     assert!(cost <= LIMITS.message_bytes_max || append.entries.len() == 1, "{cost} bytes in an append");
                 }
-                Effect::Send { .. } | Effect::Configured { .. } | Effect::Observe(_) => {}
+                Effect::TakeSnapshot { meta } => {
+                    assert_eq!(meta.last.index, self.handed, "a snapshot of something else than was handed over");
+                    self.making = Some(meta.last.index);
+                }
+                Effect::InstallSnapshot { seq, meta } => {
+                    assert_eq!(seq, self.writes.1.next());
+                    self.writes.1 = seq;
+                    self.disk.clear();
+                    assert!(meta.last.index > self.handed, "the state machine is set back");
+                    self.handed = meta.last.index;
+                }
+                Effect::Compact { through } => self.disk.retain(|index, _| *index > through),
+                Effect::Send { .. } | Effect::SendSnapshot { .. } | Effect::Configured { .. } | Effect::Observe(_) => {}
             }
         }
         let status = self.raft.status();

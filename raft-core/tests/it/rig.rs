@@ -239,6 +239,8 @@ impl Start {
             base: Position::ZERO,
             membership: membership(&self.voters).into(),
             configurations: Vec::new(),
+            snapshot: None,
+            bytes: 0,
             applied: index(self.applied),
             last: index(self.log.len() as u64),
             runs: runs_of(&self.log),
