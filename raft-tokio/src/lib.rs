@@ -36,10 +36,13 @@ mod error;
 pub mod local;
 mod node;
 mod pending;
+mod punctuality;
 pub mod storage;
+mod throttle;
 pub mod transport;
 
 pub use error::{ProposeError, ReadError, StartError};
 pub use node::{Builder, Node};
 pub use pending::Proposed;
+pub use punctuality::RuntimeStatus;
 pub use raft_core as core;

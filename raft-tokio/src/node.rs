@@ -4,23 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use bytes::Bytes;
 use raft_core::{ClusterId, Config, Event, Limits, NodeId, Raft, StateMachine, Status, Timing};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::certs::Credentials;
 use crate::dispatch::Executors;
-use crate::driver::{Driver, Input};
+use crate::driver::{Driver, Entrances, Inbox, Input};
 use crate::error::{ProposeError, ReadError, StartError};
 use crate::pending::{Pending, Proposed, Query};
+use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::{self, Expected, Opened, Options, Writer};
 use crate::transport::{self, Endpoint, Incoming, Service};
-
-/// How many messages wait for the driver at most. Whoever has more for it waits; a peer's message
-/// is dropped then, as the network may do at any time.
-const INBOX_MAX: usize = 16_384;
 
 /// Makes the service that answers clients, from a handle of the node that it will ask.
 type MakeService<M> = Box<dyn FnOnce(Node<M>) -> Arc<dyn Service>>;
@@ -146,6 +143,17 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         Ok(answer.await?)
     }
 
+    /// What happens around the core and it does not know: whether the node gets to run in time,
+    /// and what the transport dropped.
+    ///
+    /// # Errors
+    /// Only if the node has stopped.
+    pub async fn runtime_status(&self) -> Result<RuntimeStatus, ReadError> {
+        let (waiter, answer) = oneshot::channel();
+        self.inbox.send(Input::RuntimeStatus(waiter)).await.map_err(|_| ReadError::Stopped)?;
+        Ok(answer.await?)
+    }
+
     /// The address that the node is bound to.
     ///
     /// # Panics
@@ -216,11 +224,10 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         }
         let raft = Raft::new(config, durable)?;
 
-        let (inbox, requests) = mpsc::channel(INBOX_MAX);
-        let (report, events) = mpsc::channel(INBOX_MAX);
+        let (Entrances { events: report, requests }, inbox) = Inbox::new();
         let (end, ended) = watch::channel(false);
         let local_addr = Arc::new(OnceLock::new());
-        let node = Node { inbox, ended, local_addr, command_bytes_max: self.command_bytes_max };
+        let node = Node { inbox: requests, ended, local_addr, command_bytes_max: self.command_bytes_max };
         let service = self.service.map(|make| make(node.clone()));
         let options = transport::Options {
             listen: self.listen,
@@ -239,7 +246,9 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
 
         let executors = Executors { me: me.node, addresses: self.addresses, endpoint, writer };
         let origin = Instant::now();
-        let driver = Driver { raft, machine, pending: Pending::new(), events, requests, executors, origin };
+        let punctuality = Punctuality::new(me.node, self.timing);
+        let pending = Pending::new();
+        let driver = Driver { raft, machine, pending, inbox, executors, origin, punctuality };
         tokio::spawn(async move {
             driver.run().await;
             // Everybody may have let go of the node.
@@ -251,7 +260,9 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
 
 /// Puts what comes in from peers into the inbox; when that is full, drops it, as the network might
 /// have. That a peer is unreachable is repeated by the core's own timeouts.
-fn deliver_to<M: Send + 'static>(inbox: mpsc::Sender<Input<M>>) -> impl Fn(Incoming) + Send + Sync + 'static {
+pub(crate) fn deliver_to<M: Send + 'static>(
+    inbox: mpsc::Sender<Input<M>>,
+) -> impl Fn(Incoming) + Send + Sync + 'static {
     move |incoming| {
         let event = match incoming {
             Incoming::Received { from, rpc } => Event::Received { from, rpc },

@@ -17,10 +17,10 @@ use super::limits;
 use super::link::Slot;
 use super::peers::Senders;
 use super::queue::Pushed;
-use super::throttle::Throttle;
 use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
 use crate::certs::Role;
 use crate::codec::LastEncoded;
+use crate::throttle::Throttle;
 
 /// A node's presence on the network: one UDP port, for its peers and for clients.
 ///

@@ -69,7 +69,6 @@ mod link;
 mod peers;
 mod queue;
 mod service;
-mod throttle;
 mod tls;
 
 use std::net::SocketAddr;
