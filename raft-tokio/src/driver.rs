@@ -23,6 +23,9 @@ const BATCH_MAX: usize = 1024;
 /// peer's message is dropped then, as the network may do at any time.
 const QUEUE_MAX: usize = 16_384;
 
+/// Later than this is not the coarseness of a timer.
+const UNPUNCTUAL: Duration = Duration::from_millis(5);
+
 /// How often other tasks are let run before the clock of a node that overslept is believed: a
 /// datagram passes four of them on its way from the socket to the inbox.
 const HOPS: usize = 8;
@@ -158,7 +161,7 @@ impl<M: StateMachine> Driver<M> {
     async fn take(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
         let mut stopping = false;
         while !turn.events.is_empty() {
-            if self.punctuality.is_late(self.overdue()) {
+            if self.overdue() >= UNPUNCTUAL {
                 self.hear_out(inputs, turn).await;
             }
             // The clock is read after the queue was drained, never before (contract T1).
@@ -177,7 +180,7 @@ impl<M: StateMachine> Driver<M> {
         stopping
     }
 
-    /// The core should have been asked long ago: the machine was slow, or the process did not run.
+    /// The core should have been asked earlier: the machine was slow, or the process did not run.
     /// What peers have said meanwhile is not in the inbox but in the socket, several tasks away,
     /// while the timer is here already. So those tasks run first, or every pause would end with
     /// a campaign against a leader that was never silent (contract T2).

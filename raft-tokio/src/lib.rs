@@ -33,6 +33,7 @@ mod codec;
 mod dispatch;
 mod driver;
 mod error;
+mod limits;
 pub mod local;
 mod node;
 mod pending;

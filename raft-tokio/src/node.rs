@@ -14,10 +14,11 @@ use crate::certs::Credentials;
 use crate::dispatch::Executors;
 use crate::driver::{Driver, Entrances, Inbox, Input};
 use crate::error::{ProposeError, ReadError, StartError};
+use crate::limits;
 use crate::pending::{Pending, Proposed, Query};
 use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::{self, Expected, Opened, Options, Writer};
-use crate::transport::{self, Endpoint, Incoming, Service};
+use crate::transport::{self, Bound, Endpoint, Incoming, Service};
 
 /// Makes the service that answers clients, from a handle of the node that it will ask.
 type MakeService<M> = Box<dyn FnOnce(Node<M>) -> Arc<dyn Service>>;
@@ -207,21 +208,28 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         self
     }
 
-    /// Opens the log, binds the port and starts the node's task on the current runtime. The
-    /// machine starts empty; the log is applied to it.
+    /// Locks the data directory, binds the port, opens the log and starts the node's task on the
+    /// current runtime. The machine starts empty; the log is applied to it.
     ///
     /// # Errors
-    /// If the data directory is missing, in use, damaged or somebody else's; if the port is
-    /// taken; if the certificate is not this node's; if a member has no address.
+    /// If the data directory is missing, in use or somebody else's; if a member has no address; if
+    /// the certificate is not this node's; if the port is taken; if limits or timing contradict
+    /// each other. Until then nothing in the directory has been touched. If the log is damaged.
     pub fn start(self, machine: M) -> Result<Node<M>, StartError> {
         let config = Config::new(self.timing, self.limits, self.expected.cluster.as_u128() as u64)?;
         let options = Options { tail_bytes: self.limits.log_cache_bytes, ..Options::default() };
-        let Opened { durable, log } = storage::open(&self.data_dir, &self.expected, &options)?;
-        let me = durable.identity;
-        let strangers = durable.membership.voters().iter().map(|member| member.node);
-        if let Some(node) = strangers.into_iter().find(|node| *node != me.node && !self.addresses.contains_key(node)) {
+        let transport_limits = transport::Limits::default();
+        limits::check(&self.limits, self.command_bytes_max, &transport_limits)?;
+        let Expected { cluster, node } = self.expected;
+        let directory = storage::lock(&self.data_dir, &self.expected)?;
+        let members = directory.birth().membership.voters().iter().map(|member| member.node);
+        if let Some(node) = members.into_iter().find(|other| *other != node && !self.addresses.contains_key(other)) {
             return Err(StartError::NoAddress { node });
         }
+        let bound = Bound::new(self.listen, node, cluster, &self.credentials)?;
+        // Everything that may fail for a trivial reason is done: from here on this is a life of the store.
+        let Opened { durable, log } = directory.open(&options)?;
+        let me = durable.identity;
         let raft = Raft::new(config, durable)?;
 
         let (Entrances { events: report, requests }, inbox) = Inbox::new();
@@ -229,14 +237,7 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         let local_addr = Arc::new(OnceLock::new());
         let node = Node { inbox: requests, ended, local_addr, command_bytes_max: self.command_bytes_max };
         let service = self.service.map(|make| make(node.clone()));
-        let options = transport::Options {
-            listen: self.listen,
-            me: me.peer(),
-            cluster: me.cluster,
-            credentials: self.credentials,
-            limits: transport::Limits::default(),
-        };
-        let endpoint = Endpoint::bind(options, deliver_to(report.clone()), service)?;
+        let endpoint = Endpoint::start(bound, me.peer(), transport_limits, deliver_to(report.clone()), service)?;
         // Nobody else has a hand on it yet.
         let _ = node.local_addr.set(endpoint.local_addr());
         let writer = Writer::spawn(log, move |completion| {

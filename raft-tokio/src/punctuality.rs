@@ -45,7 +45,7 @@ impl Punctuality {
     }
 
     /// Whether that is later than can be passed over: by now others may have missed something.
-    pub(crate) fn is_late(&self, overdue: Duration) -> bool {
+    fn is_late(&self, overdue: Duration) -> bool {
         overdue >= self.tolerance
     }
 
