@@ -114,7 +114,8 @@ impl<R: FnMut(Completion)> Worker<R> {
         let worked = panic::catch_unwind(AssertUnwindSafe(|| self.run(inbox)));
         if let Err(panic) = worked {
             if !self.failed {
-                (self.report)(Completion::Failed(StorageError::Poisoned { dir: self.log.path() }));
+                let reason = reason_of(&*panic).to_owned();
+                (self.report)(Completion::Failed(StorageError::Panicked { dir: self.log.path(), reason }));
             }
             panic::resume_unwind(panic);
         }
@@ -178,4 +179,10 @@ impl<R: FnMut(Completion)> Worker<R> {
         };
         (self.report)(Completion::Read { id, outcome });
     }
+}
+
+/// What a panic said.
+fn reason_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it gave no reason")
 }
