@@ -9,7 +9,7 @@ use raft_core::{Effect, Event, LogReadOutcome, Message, Raft, StateMachine, Stat
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::dispatch::Executors;
+use crate::dispatch::{CLOSE_PATIENCE, Executors};
 use crate::error::{ProposeError, ReadError};
 use crate::pending::{Pending, Proposed, Query};
 use crate::punctuality::{Punctuality, RuntimeStatus};
@@ -111,7 +111,17 @@ impl<M: StateMachine> Driver<M> {
         self.inbox.events.close();
         self.inbox.requests.close();
         self.pending.on_stopped();
-        self.executors.stop().await;
+        let Status { identity, log, load, .. } = self.raft.status();
+        if !self.executors.stop().await {
+            let (node, writes) = (identity.node, load.written.as_u64() - load.persisted.as_u64());
+            tracing::error!(
+                "{node} stops without its disk, which has not answered for {CLOSE_PATIENCE:?}: {writes} writes are \
+                 abandoned, entries {} to {} among them; none of it was promised to anybody. The data directory stays \
+                 locked until the disk answers or the process ends; check the disk",
+                log.durable.next(),
+                log.last
+            );
+        }
     }
 
     /// Takes what has been received, and what else waits, as far as a batch goes. Returns whether

@@ -37,6 +37,10 @@ pub struct Builder<M> {
 }
 
 /// A running replica. A clone is another handle to the same one.
+///
+/// The replica does not live by its handles: it goes on when all of them are dropped, as a task
+/// does, and its service has one of its own. It ends with [`shutdown`](Self::shutdown), or with
+/// its runtime.
 pub struct Node<M> {
     inbox: mpsc::Sender<Input<M>>,
     ended: watch::Receiver<bool>,
@@ -164,7 +168,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     }
 
     /// Stops the node: answers everybody who waits, takes leave of the peers, closes the log.
-    /// Returns when its data directory is free again.
+    /// Returns when its data directory is free again, or when the disk has not finished within ten
+    /// seconds; what is abandoned then is logged as an error, and was promised to nobody.
     pub async fn shutdown(&self) {
         // A node that has ended already does not listen.
         let _ = self.inbox.send(Input::Stop).await;

@@ -57,6 +57,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::reporting(|_| {})
+    }
+
+    /// With a log writer that tells `report` what it has done.
+    fn reporting(report: impl FnMut(Completion) + Send + 'static) -> Self {
         let folder = tempfile::tempdir().expect("because the system has a temporary directory");
         let dir = folder.path().join("n1");
         let Opened { durable, log } = with_one_entry(&dir);
@@ -64,7 +69,7 @@ impl Rig {
         let (entrances, inbox) = Inbox::new();
         let endpoint = Endpoint::bind(options(identity.peer()), deliver_to(entrances.events.clone()), None)
             .expect("because a port is free");
-        let writer = Writer::spawn(log, |_| {}).expect("because the system has threads");
+        let writer = Writer::spawn(log, report).expect("because the system has threads");
         let config = Config::new(Timing::LAN, Limits::DEFAULT, 1).expect("because both are presets");
         let raft = Raft::new(config, durable).expect("because a correct node left it behind");
         let driver = Driver {
@@ -236,4 +241,36 @@ async fn running_late_and_being_busy_are_counted_apart() {
     rig.turn().await;
     let RuntimeStatus { late_wakeups, long_turns, turn_max, .. } = status(&rig);
     assert_eq!((late_wakeups, long_turns, turn_max), (1, 1, Duration::from_millis(70)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_goes_on_without_handles() {
+    let Rig { driver, entrances: Entrances { events, requests }, _folder } = Rig::following().await;
+    let running = tokio::spawn(driver.run());
+    drop(requests);
+    // It leads nobody and follows nobody, but it asks for votes again and again.
+    for _ in 0..20 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!running.is_finished());
+    drop(events);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_a_disk_that_hangs_does_not_keep_a_node_from_stopping() {
+    let (release, hang) = std::sync::mpsc::channel::<()>();
+    // The disk's answer never comes: not before the test has ended.
+    let mut rig = Rig::reporting(move |_| {
+        let _ = hang.recv();
+    });
+    rig.hear(Rpc::TermOver { term: Term::new(5) });
+    rig.turn().await;
+    let load = rig.driver.raft.status().load;
+    assert!(load.written > load.persisted, "a write is under way");
+    let Rig { driver, entrances, _folder } = rig;
+    assert!(entrances.requests.try_send(Input::Stop).is_ok());
+    let begun = Instant::now();
+    driver.run().await;
+    assert!(begun.elapsed() >= CLOSE_PATIENCE, "it was not given its time");
+    drop(release);
 }

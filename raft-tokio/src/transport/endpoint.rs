@@ -17,6 +17,7 @@ use super::limits;
 use super::link::Slot;
 use super::peers::Senders;
 use super::queue::Pushed;
+use super::service::ClientBytes;
 use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
 use crate::certs::{Credentials, Identity, Role};
 use crate::codec::LastEncoded;
@@ -96,6 +97,7 @@ pub(super) struct Shared {
     addresses: Mutex<BTreeMap<NodeId, IpAddr>>,
     pub(super) senders: Senders,
     pub(super) closing: watch::Sender<bool>,
+    pub(super) clients: ClientBytes,
     pub(super) encoded: LastEncoded,
     throttle: Throttle,
     pub(super) tally: Tally,
@@ -305,6 +307,7 @@ pub(super) fn prepare(
         let cluster = identity.cluster;
         return Err(TransportError::WrongIdentity { found: identity, node: me.node, cluster });
     }
+    let clients = ClientBytes::new(&limits);
     let shared = Arc::new(Shared {
         me,
         cluster: identity.cluster,
@@ -317,6 +320,7 @@ pub(super) fn prepare(
         addresses: Mutex::default(),
         senders: Senders::default(),
         closing: watch::Sender::new(false),
+        clients,
         encoded: LastEncoded::default(),
         throttle: Throttle::default(),
         tally: Tally::default(),
