@@ -43,6 +43,7 @@ mod error;
 mod format;
 mod header;
 mod identity;
+mod jobs;
 mod log;
 mod recovery;
 mod segment;
