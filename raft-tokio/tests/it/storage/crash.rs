@@ -1,7 +1,7 @@
 //! Power cuts: at every operation, with every kind of loss, nothing acknowledged is lost.
 
 use raft_core::{Entry, HardState, Index};
-use raft_tokio::storage::{self, Log, Opened, StorageError, Write};
+use raft_tokio::storage::{self, Disk as _, Log, Opened, StorageError, Write};
 
 use super::memory_disk::{Keep, MemoryDisk};
 use super::{SMALL, all, append, birth, entry, formatted, reopen, vote};
@@ -193,21 +193,40 @@ fn a_boot_number_is_never_used_twice() -> Result<(), StorageError> {
 
 #[test]
 fn a_power_cut_while_formatting_leaves_a_directory_or_an_error_but_nothing_in_between() {
+    let identity = formatted().bytes("identity");
+    let (mut opens, mut refuses) = (0, 0);
     for operation in 1.. {
         let disk = MemoryDisk::new();
         disk.fail_power_at(operation);
         let formatted = storage::format_on(&disk, &birth());
         if !disk.is_off() {
             assert!(formatted.is_ok());
+            let opened = reopen(&disk.crash(Keep::Nothing), &SMALL);
+            assert!(opened.is_ok(), "what was formatted is durable: {opened:?}");
             break;
         }
         for keep in keeps() {
-            if let Ok(opened) = reopen(&disk.crash(keep), &SMALL) {
-                assert_eq!(Model::of(&opened), Model::default());
-                assert_eq!(opened.durable.membership, birth().membership);
+            let case = format!("power cut at operation {operation}, keeping {keep:?}");
+            let crashed = disk.crash(keep);
+            let names = crashed.list().expect("the disk is on again");
+            let is_formatted = names.iter().any(|name| name == "identity") && crashed.bytes("identity") == identity;
+            match reopen(&crashed, &SMALL) {
+                Ok(opened) => {
+                    assert!(is_formatted, "{case}");
+                    assert_eq!(Model::of(&opened), Model::default());
+                    assert_eq!(opened.durable.membership, birth().membership);
+                    opens += 1;
+                    go_on(opened, &crashed, Model::default(), &case);
+                }
+                // Nobody takes it for a directory that has lost something.
+                Err(error) => {
+                    assert!(!is_formatted, "{case}: {error}");
+                    refuses += 1;
+                }
             }
         }
     }
+    assert!(opens >= 5 && refuses >= 20, "{opens} open, {refuses} are refused");
 }
 
 /// The log before its last group, with it, and where that group lies in the newest segment.
