@@ -283,10 +283,10 @@ impl fmt::Display for Observation {
                 write!(f, "@{} accepted request {request} as {position}", position.term)
             }
             Self::Committed { position } => write!(f, "@{} committed {position}", position.term),
-            Self::Configured(Configuration { index, membership }) => write!(f, "configuration {index}: {membership}"),
-            Self::Progress { node, mode } => write!(f, "supplies {node} by {mode}"),
-            Self::Transferring { to } => write!(f, "hands over to {to}"),
-            Self::Stalled { index } => write!(f, "stalled: {index} is committed and not durable here"),
+            Self::Configured(Configuration { index, membership }) => write!(f, " configuration {index}: {membership}"),
+            Self::Progress { node, mode } => write!(f, " supplies {node} by {mode}"),
+            Self::Transferring { to } => write!(f, " hands over to {to}"),
+            Self::Stalled { index } => write!(f, " stalled: {index} is committed and not durable here"),
         }
     }
 }

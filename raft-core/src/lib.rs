@@ -158,7 +158,7 @@ pub use durable::{Durable, Identity, SnapshotMeta, TermRun};
 pub use effect::{Busy, Effect, Observation, Outcome, ProgressMode, Purpose, RoleKind};
 pub use entry::{Entries, Entry, Payload};
 pub use error::{ChangeError, ConfigError, DurableError, MembershipError, TransferError};
-pub use machine::StateMachine;
+pub use machine::{RestoreError, StateMachine};
 pub use membership::{Change, Configuration, Learner, Member, Membership};
 pub use message::{
     Append, CampaignId, Class, Event, ForwardId, LogReadOutcome, Message, ReadMode, Rejection, Rpc, SnapshotFate,

@@ -3,15 +3,20 @@
 //! Architecture invariant: nothing but this task touches the core or the state machine, and no
 //! lock guards either. Executors speak to it by putting events into its inbox.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use raft_core::{Effect, Event, LogReadOutcome, Message, Raft, StateMachine, Status, Time};
+use bytes::Bytes;
+use raft_core::{
+    Change, Effect, Event, Index, LogReadOutcome, Message, NodeId, Position, Raft, ReadMode, RestoreError,
+    SnapshotMeta, StateMachine, Status, Time, WriteSeq,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::dispatch::{CLOSE_PATIENCE, Executors};
-use crate::error::{ProposeError, ReadError};
-use crate::pending::{Pending, Proposed, Query};
+use crate::error::{AdminError, ProposeError, ReadError};
+use crate::pending::{Changed, Pending, Proposed, Query, Wish};
 use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::Completion;
 
@@ -39,7 +44,17 @@ pub(crate) enum Input<M> {
     /// A client wants something written.
     Propose { command: bytes::Bytes, waiter: oneshot::Sender<Result<Proposed, ProposeError>> },
     /// A client wants to read what is current.
-    Read(Query<M>),
+    Read(ReadMode, Query<M>),
+    /// An operator wants other members.
+    Change { expected: Index, changes: Vec<Change>, waiter: oneshot::Sender<Result<Changed, AdminError>> },
+    /// An operator wants another leader.
+    Transfer { to: Option<NodeId>, waiter: oneshot::Sender<Result<Option<NodeId>, AdminError>> },
+    /// An operator wants a snapshot.
+    Snapshot(oneshot::Sender<Result<Position, AdminError>>),
+    /// A peer has sent a snapshot, all of it.
+    Arrived { meta: SnapshotMeta, data: Bytes },
+    /// A peer has said where it listens.
+    Introduced { node: NodeId, address: String },
     /// A client wants to read whatever there is.
     ReadStale(Query<M>),
     /// An operator wants to know.
@@ -77,6 +92,8 @@ impl<M> Inbox<M> {
 pub(crate) struct Driver<M> {
     pub(crate) raft: Raft,
     pub(crate) machine: M,
+    /// A snapshot that has arrived, for the case that the core wants it installed.
+    pub(crate) arrived: Option<(SnapshotMeta, Bytes)>,
     pub(crate) pending: Pending<M>,
     pub(crate) inbox: Inbox<M>,
     pub(crate) executors: Executors,
@@ -144,14 +161,31 @@ impl<M: StateMachine> Driver<M> {
     fn accept(&mut self, input: Input<M>, turn: &mut Turn) -> bool {
         match input {
             Input::Event(event) => turn.events.push(event),
-            Input::Storage(completion) => turn.events.push(on_completion(completion)),
+            Input::Storage(completion) => turn.events.extend(self.on_completion(completion)),
+            Input::Arrived { meta, data } => {
+                self.executors.writer.save_received(meta.clone(), data.clone());
+                self.arrived = Some((meta, data));
+            }
+            Input::Introduced { node, address } => self.executors.on_introduced(node, address),
+            Input::Change { expected, changes, waiter } => {
+                let request = self.pending.add_wish(Wish::Change(waiter));
+                turn.events.push(Event::ChangeMembership { request, expected, changes });
+            }
+            Input::Transfer { to, waiter } => {
+                let request = self.pending.add_wish(Wish::Transfer(waiter));
+                turn.events.push(Event::TransferLeadership { request, to });
+            }
+            Input::Snapshot(waiter) => {
+                let request = self.pending.add_wish(Wish::Snapshot(waiter));
+                turn.events.push(Event::RequestSnapshot { request });
+            }
             Input::Propose { command, waiter } => {
                 let request = self.pending.add_proposal(waiter);
                 turn.events.push(Event::Propose { request, command });
             }
-            Input::Read(query) => {
+            Input::Read(mode, query) => {
                 let request = self.pending.add_read(query);
-                turn.events.push(Event::Read { request });
+                turn.events.push(Event::Read { request, mode });
             }
             Input::ReadStale(query) => query(Ok(&self.machine)),
             // Whoever asked may have gone away.
@@ -228,9 +262,61 @@ impl<M: StateMachine> Driver<M> {
             Effect::ReadLog { id, purpose: _, from, through, max_bytes } => {
                 self.executors.read_log(id, from, through, max_bytes)
             }
-            Effect::Configured { membership } => self.executors.configure(&membership),
+            Effect::Configured { configuration } => self.executors.configure(&configuration),
+            Effect::TakeSnapshot { meta } => {
+                // As of here: whatever was handed over before has been applied, nothing else has.
+                self.executors.writer.save_snapshot(&meta, self.machine.snapshot());
+                None
+            }
+            Effect::SendSnapshot { to, meta } => self.executors.send_snapshot(to, &meta),
+            Effect::InstallSnapshot { seq, meta } => self.install(seq, meta),
+            Effect::Compact { through } => self.executors.compact(through),
             Effect::Observe(observation) => self.executors.observe(&observation),
         }
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Replaces the machine by a snapshot that has arrived, and the log with it. If the machine cannot
+    /// read it, the node must not go on: it would answer as if it had.
+    fn install(&mut self, seq: WriteSeq, meta: Arc<SnapshotMeta>) -> Option<Event> {
+        let index = meta.last.index;
+        let restored = match self.arrived.take() {
+            Some((arrived, data)) if arrived == *meta => self.machine.restore(&data),
+            Some(_) | None => Err(RestoreError { reason: format!("the bytes of snapshot {} are gone", meta.last) }),
+        };
+        match restored {
+            Ok(()) => {
+                self.executors.install(seq, meta);
+                Some(Event::Applied { index })
+            }
+            Err(error) => {
+                tracing::error!("{error}; this node cannot go on, and promises nothing any more");
+                Some(Event::StorageFailed)
+            }
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) -> Option<Event> {
+        Some(match completion {
+            Completion::Persisted { seq } => Event::Persisted { seq },
+            Completion::Read { id, outcome } => {
+                if outcome == LogReadOutcome::Damaged {
+                    tracing::error!(%id, "entries of the log could not be read back");
+                }
+                Event::LogRead { id, outcome }
+            }
+            Completion::SnapshotTaken { index, bytes } => Event::SnapshotTaken { index, bytes },
+            Completion::SnapshotReceived { last, complete } => Event::SnapshotReceived { last, complete },
+            Completion::SnapshotLoaded { to, meta, data } => {
+                self.executors.endpoint.send_snapshot(to, meta, data);
+                return None;
+            }
+            Completion::Failed(error) => {
+                tracing::error!("{error}; this node promises nothing any more, and the others go on without it");
+                Event::StorageFailed
+            }
+        })
     }
 }
 
@@ -248,22 +334,6 @@ fn drain<M>(queue: &mut mpsc::Receiver<Input<M>>, inputs: &mut Vec<Input<M>>) {
         && let Ok(input) = queue.try_recv()
     {
         inputs.push(input);
-    }
-}
-
-fn on_completion(completion: Completion) -> Event {
-    match completion {
-        Completion::Persisted { seq } => Event::Persisted { seq },
-        Completion::Read { id, outcome } => {
-            if outcome == LogReadOutcome::Damaged {
-                tracing::error!(%id, "entries of the log could not be read back");
-            }
-            Event::LogRead { id, outcome }
-        }
-        Completion::Failed(error) => {
-            tracing::error!("{error}; this node promises nothing any more, and the others go on without it");
-            Event::StorageFailed
-        }
     }
 }
 

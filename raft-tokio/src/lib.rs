@@ -42,8 +42,8 @@ pub mod storage;
 mod throttle;
 pub mod transport;
 
-pub use error::{ProposeError, ReadError, StartError};
+pub use error::{AdminError, ProposeError, ReadError, StartError};
 pub use node::{Builder, Node};
-pub use pending::Proposed;
+pub use pending::{Changed, Proposed};
 pub use punctuality::RuntimeStatus;
 pub use raft_core as core;

@@ -276,6 +276,7 @@ impl Encoder {
             let kind = match entry.payload {
                 Payload::Blank => BLANK,
                 Payload::Command(_) => COMMAND,
+                Payload::Configuration(_) => todo!("storage helper"),
             };
             chain = self.record(seed, chain, kind, entry.index.as_u64(), entry.term, command(entry));
         }
@@ -323,6 +324,7 @@ fn command(entry: &Entry) -> &[u8] {
     match &entry.payload {
         Payload::Blank => &[],
         Payload::Command(command) => command,
+        Payload::Configuration(_) => todo!("storage helper"),
     }
 }
 

@@ -55,6 +55,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft_core::{
     ClusterId, Durable, Entries, HardState, Identity, Index, Membership, NodeId, Position, StoreId, WriteSeq,
 };
@@ -129,6 +130,8 @@ pub struct Write {
 pub struct Opened {
     /// What it holds; the boot is already raised.
     pub durable: Durable,
+    /// The state machine as of [`Durable::snapshot`], verified.
+    pub snapshot: Option<Bytes>,
     /// Its log. The directory stays locked while this, or a [`Writer`] that took it over, lives.
     pub log: Log,
 }
@@ -255,13 +258,16 @@ impl Locked {
             identity: Identity { cluster, node, store, boot },
             hard_state: recovered.hard_state,
             base: Position::ZERO,
-            membership,
+            snapshot: None,
+            membership: Arc::new(membership),
+            configurations: Vec::new(),
             applied: Index::ZERO,
             last: recovered.contents.last().index,
             runs: recovered.contents.runs().to_vec(),
+            bytes: 0,
             tail: std::mem::take(&mut recovered.tail),
         };
-        Ok(Opened { durable, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+        Ok(Opened { durable, snapshot: None, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
     }
 }
 

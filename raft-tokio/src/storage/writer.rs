@@ -4,7 +4,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use raft_core::{Index, LogReadOutcome, ReadId, WriteSeq};
+use bytes::Bytes;
+use raft_core::{Index, LogReadOutcome, NodeId, Position, ReadId, SnapshotMeta, WriteSeq};
 
 use super::Write;
 use super::error::StorageError;
@@ -28,6 +29,29 @@ pub enum Completion {
         id: ReadId,
         /// What was found.
         outcome: LogReadOutcome,
+    },
+    /// A snapshot of this node's own machine is on stable storage, or could not be written.
+    SnapshotTaken {
+        /// The last index that it covers.
+        index: Index,
+        /// Its size; `None` if it could not be written, which has been logged.
+        bytes: Option<u64>,
+    },
+    /// A snapshot from another node is on stable storage, or could not be written.
+    SnapshotReceived {
+        /// Where it ends.
+        last: Position,
+        /// Whether it is there.
+        complete: bool,
+    },
+    /// The snapshot to send, read back and verified. Nothing is reported if it is gone.
+    SnapshotLoaded {
+        /// Who is to have it.
+        to: NodeId,
+        /// What it stands for.
+        meta: SnapshotMeta,
+        /// The state.
+        data: Bytes,
     },
     /// A write or sync failed. Said once; nothing is written or reported as durable after it.
     Failed(StorageError),
@@ -66,6 +90,32 @@ impl Writer {
     /// Hands over a read of entries that all earlier writes have left in the log; see [`Log::read`].
     pub fn read(&self, id: ReadId, from: Index, through: Index, max_bytes: u64) {
         self.jobs.read(id, from, through, max_bytes);
+    }
+
+    /// Writes down a snapshot of the own machine; [`Completion::SnapshotTaken`] follows.
+    pub fn save_snapshot(&self, meta: &SnapshotMeta, data: Bytes) {
+        todo!("{meta:?} {data:?}")
+    }
+
+    /// Writes down a snapshot that has arrived, under a name of its own; [`Completion::SnapshotReceived`] follows.
+    pub fn save_received(&self, meta: SnapshotMeta, data: Bytes) {
+        todo!("{meta:?} {data:?}")
+    }
+
+    /// Reads the own newest snapshot back if it ends at `last`; [`Completion::SnapshotLoaded`] follows.
+    pub fn load_snapshot(&self, to: NodeId, last: Position) {
+        todo!("{to} {last}")
+    }
+
+    /// Replaces the log by the snapshot that was received, in order with the writes; a write like
+    /// any other: [`Completion::Persisted`] follows.
+    pub fn install(&self, seq: WriteSeq, meta: Arc<SnapshotMeta>) {
+        todo!("{seq} {meta:?}")
+    }
+
+    /// The log up to `through` is needed no more.
+    pub fn compact(&self, through: Index) {
+        todo!("{through}")
     }
 
     /// Does everything that was handed over, closes the log, and frees the directory. Blocks

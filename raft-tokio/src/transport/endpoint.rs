@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use raft_core::{Class, ClusterId, NodeId, Peer, Rpc};
+use bytes::Bytes;
+use raft_core::{Class, ClusterId, NodeId, Peer, Rpc, SnapshotMeta};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -193,6 +194,11 @@ impl Endpoint {
                 tally.bulk_dropped.fetch_add(messages as u64, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Sends a snapshot to a peer on a stream of its own, behind everything else; or loses it.
+    pub fn send_snapshot(&self, to: NodeId, meta: SnapshotMeta, data: Bytes) {
+        todo!("{to} {meta:?} {data:?}")
     }
 
     /// Where it listens; tells the port that the system has chosen for port 0.

@@ -73,7 +73,8 @@ mod tls;
 
 use std::net::SocketAddr;
 
-use raft_core::{ClusterId, NodeId, Peer, Rpc};
+use bytes::Bytes;
+use raft_core::{ClusterId, NodeId, Peer, Position, Rpc, SnapshotMeta};
 
 use crate::certs::Credentials;
 
@@ -107,6 +108,38 @@ pub enum Incoming {
         from: Peer,
         /// The message.
         rpc: Rpc,
+    },
+    /// Some of a snapshot has come.
+    SnapshotProgress {
+        /// Who sends it.
+        from: Peer,
+        /// Where it ends.
+        last: Position,
+        /// Bytes so far.
+        received: u64,
+    },
+    /// A snapshot has come, as a whole.
+    Snapshot {
+        /// Who has sent it.
+        from: Peer,
+        /// What it stands for.
+        meta: SnapshotMeta,
+        /// The state.
+        data: Bytes,
+    },
+    /// The rest of a snapshot will not come.
+    SnapshotFailed {
+        /// Who was sending it.
+        from: Peer,
+        /// Where it would have ended.
+        last: Position,
+    },
+    /// A node has connected, and says where it listens itself.
+    Introduced {
+        /// The node, as its certificate says.
+        node: NodeId,
+        /// `host:port`.
+        address: String,
     },
     /// What was on its way to this peer is lost.
     Unreachable {

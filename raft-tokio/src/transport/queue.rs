@@ -189,7 +189,13 @@ pub(super) fn cost(rpc: &Rpc) -> u64 {
         | Rpc::Heartbeat { .. }
         | Rpc::HeartbeatReply { .. }
         | Rpc::CommitNotice { .. }
-        | Rpc::TermOver { .. } => 0,
+        | Rpc::TermOver { .. }
+        | Rpc::TimeoutNow { .. }
+        | Rpc::Resigned { .. }
+        | Rpc::InstallSnapshot(_)
+        | Rpc::SnapshotStatus { .. }
+        | Rpc::ReadIndex { .. }
+        | Rpc::ReadIndexReply { .. } => 0,
     }
 }
 
