@@ -37,6 +37,7 @@ pub mod command;
 pub mod config;
 mod digest;
 mod envelope;
+mod image;
 pub mod init;
 pub mod key;
 pub mod load;

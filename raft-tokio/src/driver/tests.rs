@@ -1,7 +1,7 @@
 //! One driver, with its clock and everything it hears in the hands of the test. Its disk and its
 //! port are real, but nobody answers at the other end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future as _;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -35,6 +35,16 @@ impl StateMachine for Machine {
         }
         Bytes::new()
     }
+
+    fn snapshot(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.applied.to_le_bytes())
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        let bytes = snapshot.as_ref().try_into().map_err(|_| RestoreError { reason: "not eight bytes".to_owned() })?;
+        self.applied = u64::from_le_bytes(bytes);
+        Ok(())
+    }
 }
 
 const TERM: Term = Term::new(1);
@@ -64,7 +74,7 @@ impl Rig {
     fn reporting(report: impl FnMut(Completion) + Send + 'static) -> Self {
         let folder = tempfile::tempdir().expect("because the system has a temporary directory");
         let dir = folder.path().join("n1");
-        let Opened { durable, log } = with_one_entry(&dir);
+        let Opened { durable, snapshot: _, log } = with_one_entry(&dir);
         let (me, identity) = (node(1), durable.identity);
         let (entrances, inbox) = Inbox::new();
         let endpoint = Endpoint::bind(options(identity.peer()), deliver_to(entrances.events.clone()), None)
@@ -75,9 +85,10 @@ impl Rig {
         let driver = Driver {
             raft,
             machine: Machine::default(),
+            arrived: None,
             pending: Pending::new(),
             inbox,
-            executors: Executors { me, addresses: BTreeMap::new(), endpoint, writer },
+            executors: Executors { me, addresses: BTreeMap::new(), members: BTreeSet::new(), endpoint, writer },
             origin: Instant::now(),
             punctuality: Punctuality::new(me, Timing::LAN),
         };
@@ -146,7 +157,7 @@ fn hear(events: &mpsc::Sender<Input<Machine>>, rpc: Rpc) {
 }
 
 fn heartbeat(round: u64) -> Rpc {
-    Rpc::Heartbeat { term: TERM, round: Round::new(round), commit: Index::ZERO }
+    Rpc::Heartbeat { term: TERM, round: Round::new(round), commit: Index::ZERO, promise: Duration::ZERO }
 }
 
 /// The leader finds that the log agrees with its own, and says that all of it is committed.
