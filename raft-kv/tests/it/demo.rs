@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{ChildStdout, Stdio};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::pty::Terminal;
 use crate::support::{Ended, Process, folder, processes_mentioning, raft_kv, run, text, wait_for};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
@@ -14,7 +16,7 @@ const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv")
 /// A demo under way, with a place of its own for temporary folders.
 struct Demo {
     process: Process,
-    stdout: BufReader<ChildStdout>,
+    stdout: BufReader<File>,
     temporary: TempDir,
 }
 
@@ -22,11 +24,17 @@ impl Demo {
     fn start(arguments: &[&str]) -> Self {
         let temporary = folder();
         let log = File::create(temporary.path().join("stderr")).expect("because the test's folder is writable");
-        let mut command = raft_kv();
-        command.arg("demo").args(arguments).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(log);
-        let mut process = Process::start(&mut command);
-        let stdout = process.child().stdout.take().expect("because it is piped");
-        Self { process, stdout: BufReader::new(stdout), temporary }
+        let mut process = Process::start(command(arguments, &temporary).stdout(Stdio::piped()).stderr(log));
+        let stdout = OwnedFd::from(process.child().stdout.take().expect("because it is piped"));
+        Self { process, stdout: BufReader::new(stdout.into()), temporary }
+    }
+
+    /// Its standard output and standard error are a terminal.
+    fn start_on(terminal: Terminal, arguments: &[&str]) -> Self {
+        let temporary = folder();
+        let mut command = command(arguments, &temporary);
+        command.stdout(terminal.inner()).stderr(terminal.inner());
+        Self { process: Process::start(&mut command), stdout: BufReader::new(terminal.into_outer()), temporary }
     }
 
     /// Reads the demo's lines up to one with this text.
@@ -50,6 +58,12 @@ impl Demo {
         });
         assert_eq!(names(self.temporary.path()), ["stderr"], "{}", self.stderr());
     }
+}
+
+fn command(arguments: &[&str], temporary: &TempDir) -> Command {
+    let mut command = raft_kv();
+    command.arg("demo").args(arguments).env("TMPDIR", temporary.path());
+    command
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -126,6 +140,28 @@ fn a_closed_standard_output_ends_the_demo_without_a_trace() {
     assert!(message.contains("standard output was closed"), "{message}");
     wait_for("the end of all nodes", || processes_mentioning(temporary.path()).is_empty().then_some(()));
     assert_eq!(names(temporary.path()), ["stderr"]);
+}
+
+#[test]
+fn regress_what_cannot_be_printed_is_named_and_nothing_is_left() {
+    let temporary = folder();
+    let full = File::options().write(true).open("/dev/full").expect("because every Linux has it");
+    let output = command(&[], &temporary).stdout(full).output().expect("because the program was built for this test");
+    Ended::from(output).expect_error(1, &["cannot write to standard output", "No space left"]);
+    assert!(names(temporary.path()).is_empty());
+}
+
+/// A terminal that is closed sends SIGHUP only to those whose controlling terminal it was: not to
+/// what runs in a container, or was moved out of its session.
+#[test]
+fn regress_a_terminal_that_is_closed_without_a_signal_ends_the_demo_without_a_trace() {
+    let mut demo = Demo::start_on(Terminal::open(80), &[]);
+    demo.read_until("nodes up");
+    let Demo { mut process, stdout: outer, temporary } = demo;
+    drop(outer);
+    assert_eq!(process.wait(), Some(1));
+    wait_for("the end of all nodes", || processes_mentioning(temporary.path()).is_empty().then_some(()));
+    assert!(names(temporary.path()).is_empty(), "{:?}", names(temporary.path()));
 }
 
 #[test]
