@@ -228,8 +228,9 @@ pub(crate) struct Range {
 
 /// Store the lines of a file, each `key<TAB>value`
 ///
-/// The whole file is checked before anything is written. Many requests are under way at once;
-/// loading the same file again is harmless.
+/// The whole file is checked before anything is written: a line without a tab, a key that appears
+/// twice, and a line that ends in a carriage return, as on Windows, are reported with their numbers.
+/// Many requests are under way at once; loading the same file again is harmless.
 #[derive(Debug, Args)]
 pub(crate) struct Load {
     /// The file; `-` reads standard input
