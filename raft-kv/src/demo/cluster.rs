@@ -10,15 +10,15 @@ use anyhow::{Context as _, bail};
 use raft_kv::client::Client;
 use raft_kv::config::ClusterConfig;
 use raft_tokio::core::NodeId;
-use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::ports;
+use super::folder::{self, Folder, Made};
+use super::leaders::Leaders;
 use super::process::NodeProcess;
 use super::workload::Draws;
 use crate::cli::exit::Exit;
 use crate::cli::health::{Finding, Health};
-use crate::cli::{init, status};
+use crate::cli::status;
 
 /// How long one write or read may take. A failover takes a fraction of a second; a machine that
 /// is busy with other things takes its time.
@@ -43,42 +43,8 @@ pub(crate) struct Cluster {
     processes: BTreeMap<NodeId, NodeProcess>,
     client: Client,
     config: ClusterConfig,
+    leaders: Leaders,
     folder: Folder,
-}
-
-/// Where a cluster lives.
-enum Folder {
-    /// Removed when the demo ends.
-    Temporary(TempDir),
-    /// Named by the user, and kept.
-    Kept(PathBuf),
-}
-
-impl Folder {
-    fn new(keep: Option<&Path>) -> anyhow::Result<Self> {
-        match keep {
-            Some(path) => Ok(Self::Kept(path.to_owned())),
-            None => {
-                let made = tempfile::Builder::new().prefix("raft-kv-demo-").tempdir();
-                Ok(Self::Temporary(made.context("cannot make a temporary folder; TMPDIR names another place")?))
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Temporary(folder) => folder.path(),
-            Self::Kept(path) => path,
-        }
-    }
-
-    /// Makes it outlive the demo.
-    fn keep(self) -> PathBuf {
-        match self {
-            Self::Temporary(folder) => folder.keep(),
-            Self::Kept(path) => path,
-        }
-    }
 }
 
 /// Why nodes did not start.
@@ -89,34 +55,34 @@ enum StartFailure {
 }
 
 impl Cluster {
-    /// Makes a cluster in `keep` or in a temporary folder, starts its nodes, and waits until they
-    /// follow one leader.
-    pub(crate) async fn start(nodes: u16, draws: &mut Draws, keep: Option<&Path>) -> anyhow::Result<(Self, NodeId)> {
+    /// Starts the nodes of a cluster, and waits until they follow one leader.
+    pub(crate) async fn start(made: Made, draws: &mut Draws) -> anyhow::Result<(Self, NodeId)> {
+        let Made { folder, config } = made;
+        let (client, leaders) = (connect(&config)?, Leaders::default());
+        let mut cluster = Self { processes: BTreeMap::new(), client, config, leaders, folder };
         for _ in 0..START_ATTEMPTS {
-            let folder = Folder::new(keep)?;
-            let base_port = ports::free_base(nodes, draws.next()).context("cannot find free UDP ports on 127.0.0.1")?;
-            let config = init::create(folder.path(), nodes, "127.0.0.1", base_port)?;
-            match Self::start_in(folder, config).await {
-                Ok(started) => return Ok(started),
-                Err(StartFailure::PortTaken) => remove_unstarted(keep)?,
-                Err(StartFailure::Other(error)) => return Err(error),
+            match cluster.start_all().await {
+                Ok(leader) => return Ok((cluster, leader)),
+                Err(StartFailure::PortTaken) => {
+                    if let Err(error) = cluster.move_elsewhere(draws) {
+                        return Err(cluster.explain(&error));
+                    }
+                }
+                Err(StartFailure::Other(error)) => return Err(cluster.explain(&error)),
             }
         }
-        bail!(
+        let error = anyhow::anyhow!(
             "other programs took the ports that were free a moment before, {START_ATTEMPTS} times in a row; try again"
-        )
+        );
+        Err(cluster.explain(&error))
     }
 
-    async fn start_in(folder: Folder, config: ClusterConfig) -> Result<(Self, NodeId), StartFailure> {
-        let connect = || anyhow::Ok(Client::connect(config.client(OPERATION_TIMEOUT)?)?);
-        let client = connect().map_err(StartFailure::Other)?;
-        let mut cluster = Self { processes: BTreeMap::new(), client, config, folder };
-        let outcome = cluster.start_all().await;
-        match outcome {
-            Ok(leader) => Ok((cluster, leader)),
-            Err(StartFailure::PortTaken) => Err(StartFailure::PortTaken),
-            Err(StartFailure::Other(error)) => Err(StartFailure::Other(cluster.explain(&error))),
-        }
+    /// Ends the nodes that did start, and gives all of them other ports.
+    fn move_elsewhere(&mut self, draws: &mut Draws) -> anyhow::Result<()> {
+        self.processes.clear();
+        self.config = folder::move_to_free_ports(&self.config, draws)?;
+        self.client = connect(&self.config)?;
+        Ok(())
     }
 
     async fn start_all(&mut self) -> Result<NodeId, StartFailure> {
@@ -185,13 +151,20 @@ impl Cluster {
         Ok(())
     }
 
-    async fn health(&self) -> Health {
+    async fn health(&mut self) -> Health {
         Health::judge(&self.ask().await)
     }
 
     /// Asks the running nodes how they are.
-    pub(crate) async fn ask(&self) -> Vec<Finding> {
-        status::ask(&self.client, &self.processes.keys().copied().collect(), POLL_TIMEOUT).await
+    pub(crate) async fn ask(&mut self) -> Vec<Finding> {
+        let findings = status::ask(&self.client, &self.processes.keys().copied().collect(), POLL_TIMEOUT).await;
+        self.leaders.note(&findings);
+        findings
+    }
+
+    /// The leaders that were seen so far.
+    pub(crate) fn leaders(&self) -> &Leaders {
+        &self.leaders
     }
 
     /// The client that everything is written and read with.
@@ -245,6 +218,9 @@ impl Cluster {
         for node in self.members() {
             let log = fs::read_to_string(self.log_path(node)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
+            if lines.is_empty() {
+                continue;
+            }
             let _ = writeln!(text, "  the last lines of {node}.log:");
             for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
                 let _ = writeln!(text, "    {line}");
@@ -260,11 +236,6 @@ impl Cluster {
     }
 }
 
-/// Makes room for another attempt in the user's folder; nothing in it was ever used. Temporary
-/// ones are replaced, and removed by themselves.
-fn remove_unstarted(keep: Option<&Path>) -> anyhow::Result<()> {
-    match keep {
-        Some(path) => fs::remove_dir_all(path).with_context(|| format!("cannot clear {}", path.display())),
-        None => Ok(()),
-    }
+fn connect(config: &ClusterConfig) -> anyhow::Result<Client> {
+    Ok(Client::connect(config.client(OPERATION_TIMEOUT)?)?)
 }

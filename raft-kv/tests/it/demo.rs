@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -86,7 +87,9 @@ fn the_demo_survives_the_death_of_its_leader_and_shows_it() {
         "2,000 writes acknowledged to 2,000 keys",
         "converged on state hash",
         "2,000 keys read back",
-        "elections",
+        "in mid-load, after ",
+        " of 2,000 writes",
+        "leaders elected",
         "failover",
         "latency p99",
         "everything held",
@@ -96,15 +99,54 @@ fn the_demo_survives_the_death_of_its_leader_and_shows_it() {
     assert!(names(temporary.path()).is_empty());
 }
 
+/// A demo that loads these lines.
+fn story_of(nodes: &str, lines: &str) -> String {
+    let folder = folder();
+    let file = folder.path().join("few.tsv");
+    fs::write(&file, lines).expect("because the test's folder is writable");
+    run(&["demo", "--nodes", nodes, "--load", text(&file)]).expect_output()
+}
+
 #[test]
 fn a_cluster_without_failover_waits_for_its_node_and_loses_nothing() {
-    let folder = folder();
-    let file = folder.path().join("one.tsv");
-    fs::write(&file, "only\tline\n").expect("because the test's folder is writable");
-    let story = run(&["demo", "--nodes", "1", "--load", text(&file)]).expect_output();
-    for part in ["1 node up", "are no majority", "restarted from its disk", "everything held"] {
+    for (nodes, left) in
+        [("1", "0 nodes of 1 left, which is no majority"), ("2", "1 node of 2 left, which is no majority")]
+    {
+        let story = story_of(nodes, "first\t1\nsecond\t2\n");
+        for part in [left, "writes wait", "restarted from its disk", "everything held"] {
+            assert!(story.contains(part), "there is no \"{part}\" in\n{story}");
+        }
+    }
+}
+
+#[test]
+fn regress_of_two_lines_one_is_written_before_the_kill_and_one_after() {
+    let story = story_of("3", "first\t1\nsecond\t2\n");
+    for part in ["in mid-load, after 1 of 2 writes", "writes are acknowledged again", "everything held"] {
         assert!(story.contains(part), "there is no \"{part}\" in\n{story}");
     }
+}
+
+#[test]
+fn regress_a_single_line_is_written_before_the_kill_and_said_to_be_too_few() {
+    let story = story_of("3", "only\tline\n");
+    for part in ["after the only write", "1 key read back", "no write was left to begin after the kill"] {
+        assert!(story.contains(part), "there is no \"{part}\" in\n{story}");
+    }
+    assert!(!story.contains("mid-load"), "{story}");
+}
+
+#[test]
+fn regress_an_interrupted_demo_says_that_the_folder_to_keep_stays() {
+    let folder = folder();
+    let kept = folder.path().join("kept");
+    let mut demo = Demo::start(&["--keep", text(&kept)]);
+    demo.read_until("nodes up");
+    demo.process.signal("INT");
+    assert_eq!(demo.process.wait(), Some(130), "{}", demo.stderr());
+    let message = format!("configuration, data and logs stay in {}", text(&kept));
+    assert!(demo.stderr().contains(&message), "there is no \"{message}\" in {}", demo.stderr());
+    assert!(kept.join("cluster.toml").exists());
 }
 
 #[test]
@@ -194,6 +236,34 @@ fn what_is_kept_can_be_gone_on_with() {
         (ended.status == Some(0)).then_some(ended.stdout)
     });
     assert_eq!(listing.lines().count(), 2000);
+}
+
+/// The port of the last node, taken after the demo has chosen it and before the node has it.
+fn take_a_port(kept: &Path) -> Option<UdpSocket> {
+    let config = fs::read_to_string(kept.join("cluster.toml")).ok()?;
+    let address = config.lines().rev().find_map(|line| line.strip_prefix("address = "))?;
+    UdpSocket::bind(address.trim_matches('"')).ok()
+}
+
+#[test]
+fn regress_a_port_that_is_taken_meanwhile_costs_the_user_nothing() {
+    let folder = folder();
+    let kept = folder.path().join("kept");
+    // On a busy machine the node may be faster: then nothing has happened yet.
+    let (mut demo, taken) = wait_for("the port of a node that has not started yet", || {
+        fs::remove_dir_all(&kept).ok();
+        let mut demo = Demo::start(&["--keep", text(&kept), "--load", SAMPLE]);
+        demo.read_until("starting");
+        let taken = take_a_port(&kept)?;
+        Some((demo, taken))
+    });
+    fs::write(kept.join("diary.txt"), "mine").expect("because the folder is writable");
+    demo.read_until("everything held");
+    assert_eq!(demo.process.wait(), Some(0), "{}", demo.stderr());
+    let config = fs::read_to_string(kept.join("cluster.toml")).unwrap_or_default();
+    let port = taken.local_addr().expect("because it is bound").port().to_string();
+    assert!(!config.contains(&port), "no node was moved away from port {port}:\n{config}");
+    assert!(kept.join("diary.txt").exists());
 }
 
 #[test]
