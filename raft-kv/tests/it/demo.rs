@@ -151,7 +151,7 @@ fn regress_an_interrupted_demo_says_that_the_folder_to_keep_stays() {
 
 #[test]
 fn signals_end_the_demo_without_a_trace() {
-    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+    for (signal, status) in [("INT", 130), ("QUIT", 131), ("TERM", 143), ("HUP", 129)] {
         let mut demo = Demo::start(&[]);
         demo.read_until("nodes up");
         assert_eq!(processes_mentioning(demo.temporary.path()).len(), 3);
@@ -206,12 +206,23 @@ fn regress_a_terminal_that_is_closed_without_a_signal_ends_the_demo_without_a_tr
     assert!(names(temporary.path()).is_empty(), "{:?}", names(temporary.path()));
 }
 
+/// Whatever it was doing: making the folder, starting the first node, waiting for the others, or
+/// writing.
 #[test]
-fn nodes_do_not_outlive_a_demo_that_is_killed() {
-    let mut demo = Demo::start(&[]);
-    demo.read_until("nodes up");
-    demo.process.kill();
-    wait_for("the end of all nodes", || processes_mentioning(demo.temporary.path()).is_empty().then_some(()));
+fn nodes_do_not_outlive_a_demo_that_is_killed_at_any_moment() {
+    let moments: [fn(&mut Demo); 5] = [
+        |demo| wait_for("a folder", || (names(demo.temporary.path()).len() > 1).then_some(())),
+        |demo| demo.read_until("starting"),
+        |demo| wait_for("a node", || (!processes_mentioning(demo.temporary.path()).is_empty()).then_some(())),
+        |demo| demo.read_until("nodes up"),
+        |demo| demo.read_until("killed the leader"),
+    ];
+    for reach in moments {
+        let mut demo = Demo::start(&["--nodes", "5"]);
+        reach(&mut demo);
+        demo.process.kill();
+        wait_for("the end of all nodes", || processes_mentioning(demo.temporary.path()).is_empty().then_some(()));
+    }
 }
 
 #[test]
