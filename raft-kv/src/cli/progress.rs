@@ -62,6 +62,8 @@ impl Progress {
             }
             bar
         });
+        // A terminal that cannot move its cursor gets lines, as a file does.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         self.counting = Some(Counting { total, since: now, last_line: now, bar });
     }
 

@@ -54,6 +54,18 @@ enum StartFailure {
     Other(anyhow::Error),
 }
 
+impl StartFailure {
+    /// Of a node that had its port before.
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Other(error) => error,
+            Self::PortTaken => {
+                anyhow::anyhow!("another program took the port of a node while it was down; try again")
+            }
+        }
+    }
+}
+
 impl Cluster {
     /// Starts the nodes of a cluster, and waits until they follow one leader.
     pub(crate) async fn start(made: Made, draws: &mut Draws) -> anyhow::Result<(Self, NodeId)> {
@@ -128,13 +140,7 @@ impl Cluster {
 
     /// Waits until all running nodes follow one leader, and says which.
     pub(crate) async fn leader(&mut self) -> anyhow::Result<NodeId> {
-        match self.settle().await {
-            Ok(leader) => Ok(leader),
-            Err(StartFailure::Other(error)) => Err(error),
-            Err(StartFailure::PortTaken) => {
-                bail!("another program took the port of a node while it was down; try again")
-            }
-        }
+        self.settle().await.map_err(StartFailure::into_error)
     }
 
     /// Whether a process that should run has ended.
@@ -147,6 +153,17 @@ impl Cluster {
             }
             let node = process.node();
             return Err(StartFailure::Other(anyhow::anyhow!("the process of {node} ended by itself: {status}")));
+        }
+        Ok(())
+    }
+
+    /// Fails if a node will not serve any more, so that nobody waits for it in vain.
+    pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
+        self.notice_deaths().map_err(StartFailure::into_error)?;
+        for Finding { node, answer, .. } in self.ask().await {
+            if answer.is_ok_and(|status| status.storage_failed) {
+                bail!("the storage of {node} has failed");
+            }
         }
         Ok(())
     }
@@ -186,6 +203,10 @@ impl Cluster {
         self.folder.path().join(format!("{node}.log"))
     }
 
+    fn read_log(&self, node: NodeId) -> String {
+        fs::read_to_string(self.log_path(node)).unwrap_or_default()
+    }
+
     /// Shuts all nodes down in order.
     ///
     /// # Errors
@@ -215,12 +236,20 @@ impl Cluster {
             }
         }
         self.processes.clear();
-        for node in self.members() {
-            let log = fs::read_to_string(self.log_path(node)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            if lines.is_empty() {
-                continue;
+        let logs: Vec<(NodeId, String)> = self
+            .members()
+            .into_iter()
+            .map(|node| (node, self.read_log(node)))
+            .filter(|(_, log)| !log.is_empty())
+            .collect();
+        // The cause may be far above the last lines.
+        for (node, log) in &logs {
+            if let Some((_, complaint)) = log.lines().rev().find_map(|line| line.split_once(" ERROR ")) {
+                let _ = writeln!(text, "  {node} says: {complaint}");
             }
+        }
+        for (node, log) in &logs {
+            let lines: Vec<&str> = log.lines().collect();
             let _ = writeln!(text, "  the last lines of {node}.log:");
             for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
                 let _ = writeln!(text, "    {line}");

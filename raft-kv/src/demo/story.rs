@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -29,6 +29,9 @@ use crate::cli::writers::Writers;
 const GENERATED_WRITES: usize = 20_000;
 /// How many writes are under way at once.
 const INFLIGHT: usize = 128;
+
+/// How often the nodes are asked whether they are well while writes go on.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs a demo from start to end. Errors say what did not hold.
 pub(crate) async fn tell(arguments: &Demo) -> anyhow::Result<()> {
@@ -176,7 +179,7 @@ impl Scene {
         mut acknowledged: watch::Receiver<usize>,
     ) -> anyhow::Result<()> {
         let Plan { kill_at, restart_at, .. } = self.plan;
-        acknowledged.wait_for(|count| *count >= kill_at).await?;
+        until(cluster, &mut acknowledged, kill_at).await?;
         let leader = cluster.leader().await?;
         let signalled = Instant::now();
         let process = cluster.kill_node(leader)?;
@@ -190,8 +193,7 @@ impl Scene {
         if survivors > members / 2 {
             let new = cluster.leader().await?;
             self.say(&format!("new leader {new}"))?;
-            // Writing may be over before that, which drops the other end.
-            let _ = acknowledged.wait_for(|count| *count >= restart_at).await;
+            until(cluster, &mut acknowledged, restart_at).await?;
         } else {
             let left = counted(survivors as u64, "node");
             let wait = if self.plan.is_in_mid_load() { ": writes wait" } else { "" };
@@ -205,6 +207,18 @@ impl Scene {
 
     fn say(&self, text: &str) -> anyhow::Result<()> {
         Ok(self.progress.borrow().line(text)?)
+    }
+}
+
+/// Waits until so many writes are acknowledged, or all of them are over. Fails if a node does, for
+/// then they may never be.
+async fn until(cluster: &mut Cluster, acknowledged: &mut watch::Receiver<usize>, writes: usize) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            // When writing is over, the other end is dropped.
+            _ = acknowledged.wait_for(|count| *count >= writes) => return Ok(()),
+            () = tokio::time::sleep(CHECK_INTERVAL) => cluster.check().await?,
+        }
     }
 }
 

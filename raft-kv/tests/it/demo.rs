@@ -193,6 +193,22 @@ fn regress_what_cannot_be_printed_is_named_and_nothing_is_left() {
     assert!(names(temporary.path()).is_empty());
 }
 
+/// A limit on the size of files stands in for the disk: the nodes have room to start, but not for a
+/// second piece of their logs.
+#[test]
+fn regress_a_full_disk_ends_the_demo_at_once_and_is_named() {
+    let temporary = folder();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\""]).arg(raft_kv().get_program());
+    limited.args(["demo", "--load", SAMPLE]).env("TMPDIR", temporary.path()).stdin(Stdio::null());
+    let ended = Ended::from(limited.output().expect("because every Linux has a shell"));
+    assert_eq!(ended.status, Some(1), "{ended:#?}");
+    for part in ["the demo failed: the storage of n", " says: cannot write ", "File too large", "are kept in "] {
+        assert!(ended.stderr.contains(part), "there is no \"{part}\" in {ended:#?}");
+    }
+    wait_for("the end of all nodes", || processes_mentioning(temporary.path()).is_empty().then_some(()));
+}
+
 /// A terminal that is closed sends SIGHUP only to those whose controlling terminal it was: not to
 /// what runs in a container, or was moved out of its session.
 #[test]

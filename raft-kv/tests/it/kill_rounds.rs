@@ -272,7 +272,7 @@ fn regress_each_way_to_break_the_promise_is_noticed() {
     assert_eq!(check(&[a.clone(), b.clone()], 3), [""; 0], "the unknown write may not have happened");
     assert_eq!(check(&[a.clone(), b.clone(), c.clone()], 4), [""; 0], "or it may");
     let overwritten = KeyValue { mod_revision: Revision::new(5), ..c.clone() };
-    let garbled = KeyValue { value: Bytes::from("other"), ..c.clone() };
+    let garbled = KeyValue { value: Bytes::from("other"), ..c };
     for (what, listing, revision) in [
         ("a lost write", vec![a.clone()], 2),
         ("another revision than the acknowledged one", vec![a.clone(), pair("b", 4, 1)], 3),
@@ -281,7 +281,7 @@ fn regress_each_way_to_break_the_promise_is_noticed() {
         ("an unknown write with another value", vec![a.clone(), b.clone(), garbled], 4),
         ("two writes at one revision", vec![a.clone(), b.clone(), pair("c", 3, 1)], 4),
         ("a key that nobody wrote", vec![a.clone(), b.clone(), pair("d", 4, 1)], 4),
-        ("a write that left no key", vec![a.clone(), b.clone()], 4),
+        ("a write that left no key", vec![a, b], 4),
     ] {
         assert_eq!(check(&listing, revision).len(), 1, "{what} is not noticed");
     }
