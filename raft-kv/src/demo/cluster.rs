@@ -123,8 +123,7 @@ impl Cluster {
     async fn settle(&mut self) -> Result<NodeId, StartFailure> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            self.notice_deaths()?;
-            let health = self.health().await;
+            let health = self.health().await?;
             match health.leader {
                 Some(leader) if health.working == self.processes.len() => return Ok(leader),
                 Some(_) | None if Instant::now() >= deadline => {
@@ -159,17 +158,19 @@ impl Cluster {
 
     /// Fails if a node will not serve any more, so that nobody waits for it in vain.
     pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
-        self.notice_deaths().map_err(StartFailure::into_error)?;
-        for Finding { node, answer, .. } in self.ask().await {
-            if answer.is_ok_and(|status| status.storage_failed) {
-                bail!("the storage of {node} has failed");
-            }
-        }
-        Ok(())
+        self.health().await.map(drop).map_err(StartFailure::into_error)
     }
 
-    async fn health(&mut self) -> Health {
-        Health::judge(&self.ask().await)
+    /// How the running nodes are; fails if one of them cannot become well again.
+    async fn health(&mut self) -> Result<Health, StartFailure> {
+        self.notice_deaths()?;
+        let findings = self.ask().await;
+        for Finding { node, answer, .. } in &findings {
+            if answer.as_ref().is_ok_and(|status| status.storage_failed) {
+                return Err(StartFailure::Other(anyhow::anyhow!("the storage of {node} has failed")));
+            }
+        }
+        Ok(Health::judge(&findings))
     }
 
     /// Asks the running nodes how they are.
@@ -225,7 +226,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// After a failure: ends everything but keeps the folder, and adds to the error where it is
+    /// After a failure: ends everything but keeps the folder, if something is in it, and adds to the error where it is
     /// and what the nodes said last.
     pub(crate) fn explain(mut self, error: &anyhow::Error) -> anyhow::Error {
         let mut text = format!("{}\n", Exit::explain(error));
@@ -255,12 +256,18 @@ impl Cluster {
                 let _ = writeln!(text, "    {line}");
             }
         }
-        let kept = self.folder.keep();
-        let _ = write!(
-            text,
-            "  configuration, data and logs are kept in {}; remove it when you have seen enough",
-            kept.display()
-        );
+        match self.folder {
+            // No node got as far as to say a word: there is nothing to see.
+            Folder::Temporary(_) if logs.is_empty() => text.truncate(text.trim_end().len()),
+            folder @ (Folder::Temporary(_) | Folder::Kept(_)) => {
+                let kept = folder.keep();
+                let _ = write!(
+                    text,
+                    "  configuration, data and logs are kept in {}; remove it when you have seen enough",
+                    kept.display()
+                );
+            }
+        }
         anyhow::anyhow!(text).context("the demo failed")
     }
 }
