@@ -3,13 +3,16 @@
 //! | module | what for |
 //! |---|---|
 //! | `story` | what happens, in which order |
-//! | `cluster`, `process`, `ports` | the nodes, and that nothing of them is left behind |
+//! | `cluster`, `process` | the nodes, and that nothing of them is left behind |
+//! | `folder`, `ports` | where they live and listen |
 //! | `workload`, `expectation` | what is written, and what must follow from it |
 //! | `verification` | whether it did |
-//! | `report` | the table at the end |
+//! | `leaders`, `report` | the table at the end |
 
 mod cluster;
 mod expectation;
+mod folder;
+mod leaders;
 mod ports;
 mod process;
 mod report;
@@ -20,6 +23,8 @@ mod workload;
 use std::io;
 use std::io::Write as _;
 use std::process::ExitCode;
+
+use raft_kv::config::ClusterConfig;
 
 use crate::cli::arguments::Demo;
 use crate::cli::exit::Exit;
@@ -34,15 +39,26 @@ pub(crate) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
             Ok(()) => Ok(Exit::Done.into()),
             // For other commands that is a reader who has seen enough; here, nothing was shown yet.
             Err(error) if Exit::is_closed_output(&error) => {
-                Err(anyhow::anyhow!("standard output was closed; all nodes were killed and nothing was checked"))
+                let left = left_behind(arguments);
+                Err(anyhow::anyhow!("standard output was closed; all nodes were killed and nothing was checked{left}"))
             }
             Err(error) => Err(error),
         },
         signal = stop.next() => {
             // The story was dropped, and the cluster with it. The terminal may be gone.
             let name = signal.name();
-            let _ = writeln!(io::stderr(), "{name}: stopped; all nodes were killed");
+            let _ = writeln!(io::stderr(), "{name}: stopped; all nodes were killed{}", left_behind(arguments));
             Ok(ExitCode::from(signal.exit_status()))
         }
+    }
+}
+
+/// What stays after an early end, for a message.
+fn left_behind(arguments: &Demo) -> String {
+    match &arguments.keep {
+        Some(folder) if folder.join(ClusterConfig::FILE_NAME).exists() => {
+            format!("; configuration, data and logs stay in {}", folder.display())
+        }
+        Some(_) | None => String::new(),
     }
 }

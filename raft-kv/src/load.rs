@@ -3,9 +3,15 @@
 //! A file is read and checked as a whole before anything of it is written anywhere, so a bad
 //! line 60,000 does not leave 59,999 keys behind. Keys and values are bytes; a line ends at a
 //! newline, a key at its first tab, and everything else belongs to them.
+//!
+//! What only looks like a part of a key or a value is refused, for nobody would see that it was
+//! stored: a carriage return at the end of a line, and a byte order mark at the start of the file.
+//! Both come from other systems' editors. Taking them away silently would change the values of
+//! those who mean them; `put KEY -` stores any bytes.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -26,7 +32,11 @@ impl Pairs {
     /// If it cannot be read, or has lines that are no pairs or repeat a key; all of them are
     /// named, up to [`LoadError::PROBLEMS_MAX`].
     pub fn read(path: &Path) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|error| LoadError::Unreadable { path: path.to_owned(), error })?;
+        let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => LoadError::Missing { path: path.to_owned() },
+            io::ErrorKind::IsADirectory => LoadError::Directory { path: path.to_owned() },
+            _ => LoadError::Unreadable { path: path.to_owned(), error },
+        })?;
         Self::parse(bytes.into()).map_err(|problems| LoadError::Malformed { path: path.to_owned(), problems })
     }
 
@@ -45,7 +55,11 @@ impl Pairs {
             let end = rest.iter().position(|byte| *byte == b'\n');
             let text = rest.split_to(end.unwrap_or(rest.len()));
             rest = rest.slice(rest.len().min(1)..);
-            match parse_line(&text) {
+            let parsed = match line {
+                1 if text.starts_with(BYTE_ORDER_MARK) => Err(ProblemKind::ByteOrderMark),
+                _ => parse_line(&text),
+            };
+            match parsed {
                 Ok((key, value)) => match first_lines.insert(key.clone(), line) {
                     None => pairs.push((key, value)),
                     Some(first) => {
@@ -56,6 +70,7 @@ impl Pairs {
                 Err(kind) => problems.push(Problem { line, kind }),
             }
         }
+        problems.lines = line;
         if problems.total == 0 { Ok(Self { pairs }) } else { Err(problems) }
     }
 
@@ -84,6 +99,9 @@ impl IntoIterator for Pairs {
     }
 }
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 fn parse_line(line: &Bytes) -> Result<(Key, Bytes), ProblemKind> {
     let tab = line.iter().position(|byte| *byte == b'\t').ok_or(ProblemKind::NoTab)?;
     let value = line.slice(tab + 1..);
@@ -92,6 +110,9 @@ fn parse_line(line: &Bytes) -> Result<(Key, Bytes), ProblemKind> {
         Err(KeyError::Empty) => return Err(ProblemKind::EmptyKey),
         Err(KeyError::TooLarge { size, limit }) => return Err(ProblemKind::KeyTooLarge { size, limit }),
     };
+    if value.last() == Some(&b'\r') {
+        return Err(ProblemKind::CarriageReturn);
+    }
     if value.len() > VALUE_BYTES_MAX {
         return Err(ProblemKind::ValueTooLarge { size: value.len(), limit: VALUE_BYTES_MAX });
     }
@@ -103,6 +124,8 @@ fn parse_line(line: &Bytes) -> Result<(Key, Bytes), ProblemKind> {
 pub struct Problems {
     listed: Vec<Problem>,
     total: u64,
+    /// How many lines the file has, good and bad.
+    lines: u64,
 }
 
 impl Problems {
@@ -136,6 +159,24 @@ impl fmt::Display for Problems {
             unlisted => write!(f, "\n  and {unlisted} more"),
         }
     }
+}
+
+/// `1 of 1 line is bad`, `1 of 7 lines is bad`, `2 of 7 lines are bad`.
+fn how_many(problems: &Problems) -> String {
+    let Problems { total, lines, .. } = problems;
+    let noun = if *lines == 1 { "line" } else { "lines" };
+    let verb = if *total == 1 { "is" } else { "are" };
+    format!("{total} of {lines} {noun} {verb} bad")
+}
+
+/// What to do about problems that are the same on every line, and invisible in most editors.
+fn cure(problems: &Problems) -> &'static str {
+    let is_foreign =
+        |problem: &Problem| matches!(problem.kind, ProblemKind::CarriageReturn | ProblemKind::ByteOrderMark);
+    if !problems.listed.iter().any(is_foreign) {
+        return "";
+    }
+    "\n  without carriage returns and byte order mark: sed '1s/^\\xEF\\xBB\\xBF//; s/\\r$//' FILE >NEW_FILE"
 }
 
 /// A line that cannot be loaded.
@@ -173,6 +214,12 @@ pub enum ProblemKind {
         /// How many it may have.
         limit: usize,
     },
+    /// The line ends as on Windows.
+    #[error("the value ends in a carriage return, which would be stored with it")]
+    CarriageReturn,
+    /// The file begins as those of some editors do.
+    #[error("the key begins with a byte order mark, which would be stored with it")]
+    ByteOrderMark,
     /// An earlier line has the same key.
     #[error("the key {key:?} is also on line {first}")]
     Duplicate {
@@ -186,6 +233,18 @@ pub enum ProblemKind {
 /// A file that cannot be loaded; nothing of it was written.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// There is none.
+    #[error("cannot load {}: there is no such file; name a file of lines key<TAB>value, or - for standard input", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It is no file.
+    #[error("cannot load {}: it is a directory; name a file of lines key<TAB>value, or - for standard input", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable {
@@ -196,9 +255,9 @@ pub enum LoadError {
     },
     /// It has bad lines.
     #[error(
-        "{} cannot be loaded: {} of its lines are bad, and nothing was written\n{problems}\n  \
-         a line is a key of 1 to {} bytes, a tab, and a value of at most {VALUE_BYTES_MAX} bytes; each key once",
-        path.display(), problems.total, Key::BYTES_MAX
+        "{} cannot be loaded: {}, and nothing was written\n{problems}\n  \
+         a line is a key of 1 to {} bytes, a tab, and a value of at most {VALUE_BYTES_MAX} bytes; each key once{}",
+        path.display(), how_many(problems), Key::BYTES_MAX, cure(problems)
     )]
     Malformed {
         /// The file.
@@ -225,10 +284,10 @@ mod tests {
 
     #[test]
     fn a_line_is_a_key_a_tab_and_a_value_which_may_hold_anything_but_a_newline() {
-        let pairs = parse("a\t1\nb\t\nc\tx\ty \r\n\u{e4}\t2").map(|pairs| {
+        let pairs = parse("a\t1\nb\t\nc\tx\ty\r \n\u{e4}\t2").map(|pairs| {
             pairs.iter().map(|(key, value)| format!("{key}={}", value.escape_ascii())).collect::<Vec<_>>()
         });
-        assert_eq!(pairs, Ok(vec!["a=1".into(), "b=".into(), "c=x\\ty \\r".into(), "\\xc3\\xa4=2".into()]));
+        assert_eq!(pairs, Ok(vec!["a=1".into(), "b=".into(), "c=x\\ty\\r ".into(), "\\xc3\\xa4=2".into()]));
     }
 
     #[test]
@@ -265,17 +324,48 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
-        let error = Pairs::read(Path::new("no/such/file.tsv")).expect_err("because it does not exist");
-        assert!(error.to_string().starts_with("cannot read no/such/file.tsv: "), "{error}");
+    fn a_missing_file_and_a_directory_are_named_and_what_to_do() {
+        for (path, what) in [("no/such/file.tsv", "there is no such file"), ("/", "it is a directory")] {
+            let error = Pairs::read(Path::new(path)).expect_err("because it is no file").to_string();
+            assert!(error.starts_with(&format!("cannot load {path}: {what}; name a file")), "{error}");
+        }
+    }
+
+    fn malformed(content: &str) -> String {
+        let problems = Pairs::parse(Bytes::copy_from_slice(content.as_bytes())).expect_err("because it is malformed");
+        LoadError::Malformed { path: PathBuf::from("file.tsv"), problems }.to_string()
+    }
+
+    #[test]
+    fn regress_carriage_returns_and_byte_order_marks_are_refused_and_not_stored_unseen() {
+        let text = malformed("\u{feff}a\t1\r\nb\t2\r\nc\t3\nd\t\r");
+        for part in [
+            "file.tsv cannot be loaded: 3 of 4 lines are bad, and nothing was written\n",
+            "line 1: the key begins with a byte order mark",
+            "line 2: the value ends in a carriage return",
+            "line 4: the value ends in a carriage return",
+            "sed '1s/^\\xEF\\xBB\\xBF//; s/\\r$//' FILE",
+        ] {
+            assert!(text.contains(part), "there is no \"{part}\" in {text}");
+        }
+        assert!(!malformed("x").contains("sed"));
+    }
+
+    #[test]
+    fn regress_one_line_is_and_two_are() {
+        assert!(malformed("x").starts_with("file.tsv cannot be loaded: 1 of 1 line is bad, "));
+        assert!(malformed("x\na\t1").starts_with("file.tsv cannot be loaded: 1 of 2 lines is bad, "));
+        assert!(malformed("x\ny\na\t1").starts_with("file.tsv cannot be loaded: 2 of 3 lines are bad, "));
     }
 
     proptest! {
         #[test]
         fn any_pairs_survive_being_written_and_read(
             pairs in proptest::collection::btree_map(
-                proptest::collection::vec(any::<u8>().prop_filter("", |byte| !b"\t\n".contains(byte)), 1..9),
-                proptest::collection::vec(any::<u8>().prop_filter("", |byte| *byte != b'\n'), 0..9),
+                proptest::collection::vec(any::<u8>().prop_filter("", |byte| !b"\t\n".contains(byte)), 1..9)
+                    .prop_filter("", |key| !key.starts_with(BYTE_ORDER_MARK)),
+                proptest::collection::vec(any::<u8>().prop_filter("", |byte| *byte != b'\n'), 0..9)
+                    .prop_filter("", |value| value.last() != Some(&b'\r')),
                 0..9,
             )
         ) {

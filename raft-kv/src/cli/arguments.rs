@@ -66,7 +66,10 @@ pub(crate) enum Command {
 /// Starts `--nodes` processes of this program with TLS on, in a temporary folder and on free
 /// ports; writes through the client; kills the leader with SIGKILL while writes go on; restarts
 /// it; and then checks that every acknowledged write is there and that all nodes hold the same.
-/// Ends with exit status 0 if everything held, and leaves no process and no folder behind.
+/// Ends with exit status 0 if everything held, and leaves no process and no folder behind; neither
+/// does a signal that asks it to stop, nor a terminal or pipe that is closed. If it fails, it keeps
+/// its folder and says where. `kill -9` leaves no process either, but the folder raft-kv-demo-…
+/// under TMPDIR or /tmp, which is then yours to remove.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -115,7 +118,7 @@ pub(crate) struct Init {
 
 /// Run one member of a cluster until it is asked to stop
 ///
-/// Logs to standard error. SIGINT, SIGTERM and SIGHUP stop it in order, with exit status 0;
+/// Logs to standard error. SIGINT, SIGQUIT, SIGTERM and SIGHUP stop it in order, with exit status 0;
 /// killing it is safe as well: nothing that was acknowledged is lost.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -228,8 +231,9 @@ pub(crate) struct Range {
 
 /// Store the lines of a file, each `key<TAB>value`
 ///
-/// The whole file is checked before anything is written. Many requests are under way at once;
-/// loading the same file again is harmless.
+/// The whole file is checked before anything is written: a line without a tab, a key that appears
+/// twice, and a line that ends in a carriage return, as on Windows, are reported with their numbers.
+/// Many requests are under way at once; loading the same file again is harmless.
 #[derive(Debug, Args)]
 pub(crate) struct Load {
     /// The file; `-` reads standard input

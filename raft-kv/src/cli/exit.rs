@@ -1,10 +1,11 @@
 //! Exit statuses: which there are, and which one an error means.
 
 use std::fmt;
-use std::io;
 use std::process::ExitCode;
 
 use raft_kv::client::ClientError;
+
+use super::output::OutputError;
 
 /// What scripts may rely on; printed by `--help`.
 pub(crate) const TABLE: &str = "\
@@ -80,10 +81,9 @@ impl Exit {
         text
     }
 
-    /// Whether the reader of standard output went away, as `head` does when it has seen enough.
+    /// Whether nobody is there any more to read what is printed.
     pub(crate) fn is_closed_output(error: &anyhow::Error) -> bool {
-        let cause = error.root_cause().downcast_ref::<io::Error>();
-        cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        matches!(error.downcast_ref(), Some(OutputError::Closed))
     }
 }
 

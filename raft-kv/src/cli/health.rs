@@ -145,7 +145,7 @@ fn divergences(answers: &[&NodeStatus]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use raft_kv::key::Revision;
     use raft_kv::protocol::StateSummary;
     use raft_tokio::core::{ClusterId, Index, Term};
@@ -156,7 +156,8 @@ mod tests {
         NodeId::new(number).expect("because the tests count from 1")
     }
 
-    fn answer(number: u64, role: RoleKind, term: u64, leader: Option<u64>) -> Finding {
+    /// What a node says of itself.
+    pub(crate) fn answer(number: u64, role: RoleKind, term: u64, leader: Option<u64>) -> Finding {
         let state = StateSummary {
             index: Index::new(7),
             revision: Revision::new(5),

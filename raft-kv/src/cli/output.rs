@@ -2,26 +2,59 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt as _;
 
 use comfy_table::{CellAlignment, Table, presets};
 use raft_kv::store::KeyValue;
 use serde_json::{Map, Value, json};
 
 /// Writes to standard output, and makes sure that it arrived.
-pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(bytes: &[u8]) -> Result<(), OutputError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    written.map_err(|error| OutputError::new(error, stdout.as_fd()))
+}
+
+/// Something that was not printed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutputError {
+    /// The reader went away, as `head` does when it has seen enough, or the terminal was closed.
+    #[error("standard output was closed")]
+    Closed,
+    /// There may be a reader, who would miss something.
+    #[error("cannot write to standard output: {0}")]
+    Failed(io::Error),
+}
+
+impl OutputError {
+    /// EIO: what a terminal answers that was closed, but also a disk that is broken.
+    const IO_ERROR: i32 = 5;
+
+    fn new(error: io::Error, stdout: BorrowedFd<'_>) -> Self {
+        let terminal_is_gone = || error.raw_os_error() == Some(Self::IO_ERROR) && is_device(stdout);
+        if error.kind() == io::ErrorKind::BrokenPipe || terminal_is_gone() {
+            return Self::Closed;
+        }
+        Self::Failed(error)
+    }
+}
+
+/// Whether this is no file. A terminal that is gone no longer says that it is one.
+fn is_device(descriptor: BorrowedFd<'_>) -> bool {
+    let metadata = descriptor.try_clone_to_owned().and_then(|descriptor| File::from(descriptor).metadata());
+    metadata.is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 /// Writes text and a line feed to standard output.
-pub(crate) fn write_line(text: &str) -> io::Result<()> {
+pub(crate) fn write_line(text: &str) -> Result<(), OutputError> {
     write(format!("{text}\n").as_bytes())
 }
 
 /// Writes one JSON document to standard output.
-pub(crate) fn write_json(document: &Value) -> io::Result<()> {
+pub(crate) fn write_json(document: &Value) -> Result<(), OutputError> {
     write_line(&format!("{document:#}"))
 }
 
@@ -135,6 +168,16 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_disk_is_no_closed_terminal() {
+        let broken = || io::Error::from_raw_os_error(OutputError::IO_ERROR);
+        let file = tempfile::tempfile().expect("because a test machine has room for a file");
+        let device = File::open("/dev/null").expect("because it is everywhere");
+        assert!(matches!(OutputError::new(broken(), file.as_fd()), OutputError::Failed(_)));
+        assert!(matches!(OutputError::new(broken(), device.as_fd()), OutputError::Closed));
+        assert!(matches!(OutputError::new(io::ErrorKind::BrokenPipe.into(), file.as_fd()), OutputError::Closed));
+    }
 
     #[test]
     fn base64_agrees_with_the_examples_of_rfc_4648() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::output::grouped;
+use super::output::{self, OutputError, grouped};
 
 /// How often a line is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,11 +62,13 @@ impl Progress {
             }
             bar
         });
+        // A terminal that cannot move its cursor gets lines, as a file does.
+        let bar = bar.filter(|bar| !bar.is_hidden());
         self.counting = Some(Counting { total, since: now, last_line: now, bar });
     }
 
     /// Shows that `done` of the total are done.
-    pub(crate) fn reach(&mut self, done: u64) -> io::Result<()> {
+    pub(crate) fn reach(&mut self, done: u64) -> Result<(), OutputError> {
         let Some(counting) = &mut self.counting else { return Ok(()) };
         if let Some(bar) = &counting.bar {
             bar.set_position(done);
@@ -91,8 +93,8 @@ impl Progress {
     /// Writes a line with the time, above the bar if there is one.
     ///
     /// # Errors
-    /// If nobody can read it any more.
-    pub(crate) fn line(&self, text: &str) -> io::Result<()> {
+    /// If it belongs to standard output and cannot be written there.
+    pub(crate) fn line(&self, text: &str) -> Result<(), OutputError> {
         let line = format!("{:6.2} s  {text}\n", self.started.elapsed().as_secs_f64());
         self.raw(&line)
     }
@@ -100,11 +102,15 @@ impl Progress {
     /// Writes text without the time.
     ///
     /// # Errors
-    /// If nobody can read it any more.
-    pub(crate) fn raw(&self, text: &str) -> io::Result<()> {
+    /// If it belongs to standard output and cannot be written there.
+    pub(crate) fn raw(&self, text: &str) -> Result<(), OutputError> {
         let write = || match self.stream {
-            Stream::Stdout => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
-            Stream::Stderr => io::stderr().write_all(text.as_bytes()),
+            Stream::Stdout => output::write(text.as_bytes()),
+            Stream::Stderr => {
+                // Progress that nobody sees is no reason to stop what makes it.
+                let _ = io::stderr().write_all(text.as_bytes());
+                Ok(())
+            }
         };
         match &self.counting {
             Some(Counting { bar: Some(bar), .. }) => bar.suspend(write),

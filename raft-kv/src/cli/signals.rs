@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The signals that ask a process to stop. From when this exists on, they no longer kill it.
 pub(crate) struct StopSignals {
     interrupt: Signal,
+    quit: Signal,
     terminate: Signal,
     hangup: Signal,
 }
@@ -16,6 +17,8 @@ pub(crate) struct StopSignals {
 pub(crate) enum Stop {
     /// Ctrl-C.
     Interrupt,
+    /// Ctrl-\\: of somebody whose patience with Ctrl-C has ended.
+    Quit,
     /// What `kill` and supervisors send.
     Terminate,
     /// The terminal was closed.
@@ -27,6 +30,7 @@ impl StopSignals {
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
@@ -36,6 +40,7 @@ impl StopSignals {
     pub(crate) async fn next(&mut self) -> Stop {
         tokio::select! {
             _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.quit.recv() => Stop::Quit,
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.hangup.recv() => Stop::Hangup,
         }
@@ -47,6 +52,7 @@ impl Stop {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
+            Self::Quit => "SIGQUIT",
             Self::Terminate => "SIGTERM",
             Self::Hangup => "SIGHUP",
         }
@@ -57,6 +63,7 @@ impl Stop {
     pub(crate) fn exit_status(self) -> u8 {
         128 + match self {
             Self::Interrupt => 2,
+            Self::Quit => 3,
             Self::Terminate => 15,
             Self::Hangup => 1,
         }

@@ -10,15 +10,15 @@ use anyhow::{Context as _, bail};
 use raft_kv::client::Client;
 use raft_kv::config::ClusterConfig;
 use raft_tokio::core::NodeId;
-use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::ports;
+use super::folder::{self, Folder, Made};
+use super::leaders::Leaders;
 use super::process::NodeProcess;
 use super::workload::Draws;
 use crate::cli::exit::Exit;
 use crate::cli::health::{Finding, Health};
-use crate::cli::{init, status};
+use crate::cli::status;
 
 /// How long one write or read may take. A failover takes a fraction of a second; a machine that
 /// is busy with other things takes its time.
@@ -43,42 +43,8 @@ pub(crate) struct Cluster {
     processes: BTreeMap<NodeId, NodeProcess>,
     client: Client,
     config: ClusterConfig,
+    leaders: Leaders,
     folder: Folder,
-}
-
-/// Where a cluster lives.
-enum Folder {
-    /// Removed when the demo ends.
-    Temporary(TempDir),
-    /// Named by the user, and kept.
-    Kept(PathBuf),
-}
-
-impl Folder {
-    fn new(keep: Option<&Path>) -> anyhow::Result<Self> {
-        match keep {
-            Some(path) => Ok(Self::Kept(path.to_owned())),
-            None => {
-                let made = tempfile::Builder::new().prefix("raft-kv-demo-").tempdir();
-                Ok(Self::Temporary(made.context("cannot make a temporary folder; TMPDIR names another place")?))
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Temporary(folder) => folder.path(),
-            Self::Kept(path) => path,
-        }
-    }
-
-    /// Makes it outlive the demo.
-    fn keep(self) -> PathBuf {
-        match self {
-            Self::Temporary(folder) => folder.keep(),
-            Self::Kept(path) => path,
-        }
-    }
 }
 
 /// Why nodes did not start.
@@ -88,35 +54,47 @@ enum StartFailure {
     Other(anyhow::Error),
 }
 
-impl Cluster {
-    /// Makes a cluster in `keep` or in a temporary folder, starts its nodes, and waits until they
-    /// follow one leader.
-    pub(crate) async fn start(nodes: u16, draws: &mut Draws, keep: Option<&Path>) -> anyhow::Result<(Self, NodeId)> {
-        for _ in 0..START_ATTEMPTS {
-            let folder = Folder::new(keep)?;
-            let base_port = ports::free_base(nodes, draws.next()).context("cannot find free UDP ports on 127.0.0.1")?;
-            let config = init::create(folder.path(), nodes, "127.0.0.1", base_port)?;
-            match Self::start_in(folder, config).await {
-                Ok(started) => return Ok(started),
-                Err(StartFailure::PortTaken) => remove_unstarted(keep)?,
-                Err(StartFailure::Other(error)) => return Err(error),
+impl StartFailure {
+    /// Of a node that had its port before.
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Other(error) => error,
+            Self::PortTaken => {
+                anyhow::anyhow!("another program took the port of a node while it was down; try again")
             }
         }
-        bail!(
+    }
+}
+
+impl Cluster {
+    /// Starts the nodes of a cluster, and waits until they follow one leader.
+    pub(crate) async fn start(made: Made, draws: &mut Draws) -> anyhow::Result<(Self, NodeId)> {
+        let Made { folder, config } = made;
+        let (client, leaders) = (connect(&config)?, Leaders::default());
+        let mut cluster = Self { processes: BTreeMap::new(), client, config, leaders, folder };
+        for _ in 0..START_ATTEMPTS {
+            match cluster.start_all().await {
+                Ok(leader) => return Ok((cluster, leader)),
+                Err(StartFailure::PortTaken) => {
+                    if let Err(error) = cluster.move_elsewhere(draws) {
+                        return Err(cluster.explain(&error));
+                    }
+                }
+                Err(StartFailure::Other(error)) => return Err(cluster.explain(&error)),
+            }
+        }
+        let error = anyhow::anyhow!(
             "other programs took the ports that were free a moment before, {START_ATTEMPTS} times in a row; try again"
-        )
+        );
+        Err(cluster.explain(&error))
     }
 
-    async fn start_in(folder: Folder, config: ClusterConfig) -> Result<(Self, NodeId), StartFailure> {
-        let connect = || anyhow::Ok(Client::connect(config.client(OPERATION_TIMEOUT)?)?);
-        let client = connect().map_err(StartFailure::Other)?;
-        let mut cluster = Self { processes: BTreeMap::new(), client, config, folder };
-        let outcome = cluster.start_all().await;
-        match outcome {
-            Ok(leader) => Ok((cluster, leader)),
-            Err(StartFailure::PortTaken) => Err(StartFailure::PortTaken),
-            Err(StartFailure::Other(error)) => Err(StartFailure::Other(cluster.explain(&error))),
-        }
+    /// Ends the nodes that did start, and gives all of them other ports.
+    fn move_elsewhere(&mut self, draws: &mut Draws) -> anyhow::Result<()> {
+        self.processes.clear();
+        self.config = folder::move_to_free_ports(&self.config, draws)?;
+        self.client = connect(&self.config)?;
+        Ok(())
     }
 
     async fn start_all(&mut self) -> Result<NodeId, StartFailure> {
@@ -145,8 +123,7 @@ impl Cluster {
     async fn settle(&mut self) -> Result<NodeId, StartFailure> {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
-            self.notice_deaths()?;
-            let health = self.health().await;
+            let health = self.health().await?;
             match health.leader {
                 Some(leader) if health.working == self.processes.len() => return Ok(leader),
                 Some(_) | None if Instant::now() >= deadline => {
@@ -162,13 +139,7 @@ impl Cluster {
 
     /// Waits until all running nodes follow one leader, and says which.
     pub(crate) async fn leader(&mut self) -> anyhow::Result<NodeId> {
-        match self.settle().await {
-            Ok(leader) => Ok(leader),
-            Err(StartFailure::Other(error)) => Err(error),
-            Err(StartFailure::PortTaken) => {
-                bail!("another program took the port of a node while it was down; try again")
-            }
-        }
+        self.settle().await.map_err(StartFailure::into_error)
     }
 
     /// Whether a process that should run has ended.
@@ -185,13 +156,33 @@ impl Cluster {
         Ok(())
     }
 
-    async fn health(&self) -> Health {
-        Health::judge(&self.ask().await)
+    /// Fails if a node will not serve any more, so that nobody waits for it in vain.
+    pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
+        self.health().await.map(drop).map_err(StartFailure::into_error)
+    }
+
+    /// How the running nodes are; fails if one of them cannot become well again.
+    async fn health(&mut self) -> Result<Health, StartFailure> {
+        self.notice_deaths()?;
+        let findings = self.ask().await;
+        for Finding { node, answer, .. } in &findings {
+            if answer.as_ref().is_ok_and(|status| status.storage_failed) {
+                return Err(StartFailure::Other(anyhow::anyhow!("the storage of {node} has failed")));
+            }
+        }
+        Ok(Health::judge(&findings))
     }
 
     /// Asks the running nodes how they are.
-    pub(crate) async fn ask(&self) -> Vec<Finding> {
-        status::ask(&self.client, &self.processes.keys().copied().collect(), POLL_TIMEOUT).await
+    pub(crate) async fn ask(&mut self) -> Vec<Finding> {
+        let findings = status::ask(&self.client, &self.processes.keys().copied().collect(), POLL_TIMEOUT).await;
+        self.leaders.note(&findings);
+        findings
+    }
+
+    /// The leaders that were seen so far.
+    pub(crate) fn leaders(&self) -> &Leaders {
+        &self.leaders
     }
 
     /// The client that everything is written and read with.
@@ -213,6 +204,10 @@ impl Cluster {
         self.folder.path().join(format!("{node}.log"))
     }
 
+    fn read_log(&self, node: NodeId) -> String {
+        fs::read_to_string(self.log_path(node)).unwrap_or_default()
+    }
+
     /// Shuts all nodes down in order.
     ///
     /// # Errors
@@ -231,7 +226,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// After a failure: ends everything but keeps the folder, and adds to the error where it is
+    /// After a failure: ends everything but keeps the folder, if something is in it, and adds to the error where it is
     /// and what the nodes said last.
     pub(crate) fn explain(mut self, error: &anyhow::Error) -> anyhow::Error {
         let mut text = format!("{}\n", Exit::explain(error));
@@ -242,29 +237,41 @@ impl Cluster {
             }
         }
         self.processes.clear();
-        for node in self.members() {
-            let log = fs::read_to_string(self.log_path(node)).unwrap_or_default();
+        let logs: Vec<(NodeId, String)> = self
+            .members()
+            .into_iter()
+            .map(|node| (node, self.read_log(node)))
+            .filter(|(_, log)| !log.is_empty())
+            .collect();
+        // The cause may be far above the last lines.
+        for (node, log) in &logs {
+            if let Some((_, complaint)) = log.lines().rev().find_map(|line| line.split_once(" ERROR ")) {
+                let _ = writeln!(text, "  {node} says: {complaint}");
+            }
+        }
+        for (node, log) in &logs {
             let lines: Vec<&str> = log.lines().collect();
             let _ = writeln!(text, "  the last lines of {node}.log:");
             for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
                 let _ = writeln!(text, "    {line}");
             }
         }
-        let kept = self.folder.keep();
-        let _ = write!(
-            text,
-            "  configuration, data and logs are kept in {}; remove it when you have seen enough",
-            kept.display()
-        );
+        match self.folder {
+            // No node got as far as to say a word: there is nothing to see.
+            Folder::Temporary(_) if logs.is_empty() => text.truncate(text.trim_end().len()),
+            folder @ (Folder::Temporary(_) | Folder::Kept(_)) => {
+                let kept = folder.keep();
+                let _ = write!(
+                    text,
+                    "  configuration, data and logs are kept in {}; remove it when you have seen enough",
+                    kept.display()
+                );
+            }
+        }
         anyhow::anyhow!(text).context("the demo failed")
     }
 }
 
-/// Makes room for another attempt in the user's folder; nothing in it was ever used. Temporary
-/// ones are replaced, and removed by themselves.
-fn remove_unstarted(keep: Option<&Path>) -> anyhow::Result<()> {
-    match keep {
-        Some(path) => fs::remove_dir_all(path).with_context(|| format!("cannot clear {}", path.display())),
-        None => Ok(()),
-    }
+fn connect(config: &ClusterConfig) -> anyhow::Result<Client> {
+    Ok(Client::connect(config.client(OPERATION_TIMEOUT)?)?)
 }

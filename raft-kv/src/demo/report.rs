@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::leaders::Leaders;
 use crate::cli::output::{grouped, table};
 use crate::cli::writers::Acknowledgement;
 
@@ -70,7 +71,7 @@ impl Measurements {
     }
 
     /// The table; `origin` is when the program started.
-    pub(crate) fn table(&self, origin: Instant, elections: u64) -> String {
+    pub(crate) fn table(&self, origin: Instant, leaders: &Leaders) -> String {
         let count = self.latencies.len();
         let spent = self.last.unwrap_or(self.started).saturating_duration_since(self.started).as_secs_f64();
         let per_second = count as f64 / spent.max(1e-9);
@@ -84,11 +85,12 @@ impl Measurements {
             row("writes/s", grouped(per_second as u64), "the failover included"),
             row("latency p50", quantile(0.5), ""),
             row("latency p99", quantile(0.99), "the failover included"),
-            row("elections", grouped(elections), "the first one included"),
+            row("leaders elected", grouped(leaders.count()), &leaders.described()),
         ];
-        if let Some(failover) = self.failover() {
-            rows.push(row("failover", millis(failover), "from the kill to the next acknowledged write"));
-        }
+        rows.push(match self.failover() {
+            Some(failover) => row("failover", millis(failover), "from the kill to the next acknowledged write"),
+            None => row("failover", "–".to_owned(), "no write was left to begin after the kill"),
+        });
         table(&["MEASURED", "VALUE", ""], &["VALUE"], rows)
     }
 }
@@ -123,8 +125,13 @@ mod tests {
         assert!(measurements.acknowledged(&write(20, 250)));
         assert!(!measurements.acknowledged(&write(30, 251)));
         assert_eq!(measurements.failover(), Some(Duration::from_millis(240)));
-        let table = measurements.table(start, 2);
-        for row in ["first write  1.00 ms", "writes             4", "latency p99   230 ms", "failover      240 ms"] {
+        let table = measurements.table(start, &Leaders::default());
+        for row in [
+            "first write      1.00 ms",
+            "writes                 4",
+            "latency p99       230 ms",
+            "failover          240 ms",
+        ] {
             assert!(table.contains(row), "there is no \"{row}\" in\n{table}");
         }
     }

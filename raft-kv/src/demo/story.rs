@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::cluster::Cluster;
 use super::expectation::Expectation;
+use super::folder;
 use super::report::{Measurements, millis};
 use super::verification;
 use super::workload::{self, Draws};
@@ -29,6 +30,9 @@ const GENERATED_WRITES: usize = 20_000;
 /// How many writes are under way at once.
 const INFLIGHT: usize = 128;
 
+/// How often the nodes are asked whether they are well while writes go on.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs a demo from start to end. Errors say what did not hold.
 pub(crate) async fn tell(arguments: &Demo) -> anyhow::Result<()> {
     let progress = Progress::new(Stream::Stdout);
@@ -39,12 +43,13 @@ pub(crate) async fn tell(arguments: &Demo) -> anyhow::Result<()> {
         None => workload::generated(&mut draws, GENERATED_WRITES).into(),
     };
     let nodes = counted(u64::from(arguments.nodes), "node");
+    // Whatever the user has to mend is found before the story begins.
+    let made = folder::make(arguments.nodes, &mut draws, arguments.keep.as_deref())?;
     progress.line(&format!("starting {nodes} with TLS; seed {seed}"))?;
-    let (mut cluster, leader) = Cluster::start(arguments.nodes, &mut draws, arguments.keep.as_deref()).await?;
+    let (mut cluster, leader) = Cluster::start(made, &mut draws).await?;
     progress.line(&format!("{nodes} up, TLS on, leader {leader}; data in {}", cluster.path().display()))?;
 
-    let kill_at = writes.len() * (30 + draws.below(20) as usize) / 100;
-    let plan = Plan { kill_at, restart_at: writes.len() * 3 / 4, hold_at: kill_at + writes.len() / 5 };
+    let plan = Plan::new(writes.len(), &mut draws);
     let mut scene =
         Scene { progress: RefCell::new(progress), measurements: RefCell::new(Measurements::begin()), plan, writes };
     match scene.play(&mut cluster).await {
@@ -77,6 +82,33 @@ struct Plan {
     /// So many writes may begin before the kill, so that some are left for after it, however fast
     /// they are.
     hold_at: usize,
+    /// All of them.
+    writes: usize,
+}
+
+impl Plan {
+    fn new(writes: usize, draws: &mut Draws) -> Self {
+        // A leader that nobody has written to would have nothing to lose.
+        let kill_at = (writes * (30 + draws.below(20) as usize) / 100).max(1);
+        let hold_at = (kill_at + (writes / 5).max(1)).min(writes.saturating_sub(1)).max(kill_at);
+        Self { kill_at, restart_at: writes * 3 / 4, hold_at, writes }
+    }
+
+    /// Whether something is left to write after the kill.
+    fn is_in_mid_load(self) -> bool {
+        self.hold_at < self.writes
+    }
+
+    /// When the leader was killed, in words.
+    fn moment(self, acknowledged: usize) -> String {
+        let all = grouped(self.writes as u64);
+        if self.is_in_mid_load() {
+            format!("in mid-load, after {} of {all} writes", grouped(acknowledged as u64))
+        } else {
+            // One line, that is.
+            "after the only write; a load with a middle to be killed in has 2 writes or more".to_owned()
+        }
+    }
 }
 
 struct Scene {
@@ -94,9 +126,9 @@ impl Scene {
             counted(expectation.writes(), "write"),
             counted(expectation.keys(), "key")
         ))?;
-        let agreement = verification::convergence(cluster).await?;
+        let hash = verification::convergence(cluster).await?;
         let members = cluster.members();
-        self.say(&format!("{} converged on state hash {}", counted(members.len() as u64, "node"), agreement.hash))?;
+        self.say(&format!("{} converged on state hash {hash}", counted(members.len() as u64, "node")))?;
         let keys = verification::contents(cluster.client(), &members, &expectation).await?;
         self.say(&format!(
             "{} read back: every acknowledged write is there, applied once; all nodes hold the same keys, values, \
@@ -105,7 +137,7 @@ impl Scene {
         ))?;
         cluster.stop().await?;
         let origin = self.progress.borrow().started();
-        let table = self.measurements.borrow().table(origin, agreement.term.as_u64());
+        let table = self.measurements.borrow().table(origin, cluster.leaders());
         self.progress.borrow().raw(&format!("\n{table}\n\n"))?;
         self.say("everything held")
     }
@@ -147,26 +179,25 @@ impl Scene {
         mut acknowledged: watch::Receiver<usize>,
     ) -> anyhow::Result<()> {
         let Plan { kill_at, restart_at, .. } = self.plan;
-        acknowledged.wait_for(|count| *count >= kill_at).await?;
+        until(cluster, &mut acknowledged, kill_at).await?;
         let leader = cluster.leader().await?;
         let signalled = Instant::now();
         let process = cluster.kill_node(leader)?;
         self.measurements.borrow_mut().killed(signalled, Instant::now());
         gate.send_replace(usize::MAX);
-        let before = grouped(*acknowledged.borrow() as u64);
-        self.say(&format!(
-            "killed the leader {leader} (SIGKILL, process {process}) after {before} writes; writes go on"
-        ))?;
+        let moment = self.plan.moment(*acknowledged.borrow());
+        self.say(&format!("killed the leader {leader} (SIGKILL, process {process}) {moment}"))?;
 
         let members = cluster.members().len();
-        let survivors_suffice = members - 1 > members / 2;
-        if survivors_suffice {
+        let survivors = members - 1;
+        if survivors > members / 2 {
             let new = cluster.leader().await?;
             self.say(&format!("new leader {new}"))?;
-            // Writing may be over before that, which drops the other end.
-            let _ = acknowledged.wait_for(|count| *count >= restart_at).await;
+            until(cluster, &mut acknowledged, restart_at).await?;
         } else {
-            self.say("the nodes that are left are no majority: writes wait; a cluster of 3 would go on")?;
+            let left = counted(survivors as u64, "node");
+            let wait = if self.plan.is_in_mid_load() { ": writes wait" } else { "" };
+            self.say(&format!("{left} of {members} left, which is no majority{wait}; a cluster of 3 would go on"))?;
         }
         cluster.start_node(leader)?;
         self.say(&format!("{leader} restarted from its disk"))?;
@@ -176,6 +207,18 @@ impl Scene {
 
     fn say(&self, text: &str) -> anyhow::Result<()> {
         Ok(self.progress.borrow().line(text)?)
+    }
+}
+
+/// Waits until so many writes are acknowledged, or all of them are over. Fails if a node does, for
+/// then they may never be.
+async fn until(cluster: &mut Cluster, acknowledged: &mut watch::Receiver<usize>, writes: usize) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            // When writing is over, the other end is dropped.
+            _ = acknowledged.wait_for(|count| *count >= writes) => return Ok(()),
+            () = tokio::time::sleep(CHECK_INTERVAL) => cluster.check().await?,
+        }
     }
 }
 
@@ -195,4 +238,28 @@ fn how_to_go_on(cluster: &Cluster) -> String {
 /// nothing else is hashed.
 fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() % 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regress_the_leader_is_killed_after_a_write_and_before_another_however_few_there_are() {
+        for writes in 2..=200 {
+            for seed in 0..20 {
+                let plan = Plan::new(writes, &mut Draws::new(seed));
+                let Plan { kill_at, hold_at, .. } = plan;
+                assert!(0 < kill_at && kill_at <= hold_at && hold_at < writes, "{plan:?}");
+                assert!(plan.is_in_mid_load());
+            }
+        }
+    }
+
+    #[test]
+    fn regress_a_single_write_is_said_to_be_too_few() {
+        let plan = Plan::new(1, &mut Draws::new(7));
+        assert_eq!((plan.kill_at, plan.hold_at, plan.is_in_mid_load()), (1, 1, false));
+        assert!(plan.moment(1).starts_with("after the only write"), "{}", plan.moment(1));
+    }
 }

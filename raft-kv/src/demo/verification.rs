@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use raft_kv::client::{Client, Consistency, RangeReply, RangeRequest};
 use raft_kv::key::KeyRange;
 use raft_kv::protocol::NodeStatus;
-use raft_tokio::core::{NodeId, Term};
+use raft_tokio::core::NodeId;
 use tokio::time::Instant;
 
 use super::cluster::Cluster;
@@ -20,23 +20,16 @@ const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the nodes are asked whether they have.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What all nodes agree on.
-pub(crate) struct Agreement {
-    /// The term at the end; each began with an election.
-    pub(crate) term: Term,
-    /// The digest of keys, values, revisions, versions and sessions.
-    pub(crate) hash: String,
-}
-
-/// Waits until all members have applied the same commands, and compares their hashes.
-pub(crate) async fn convergence(cluster: &Cluster) -> anyhow::Result<Agreement> {
+/// Waits until all members have applied the same commands, and compares their hashes. Returns the
+/// digest of keys, values, revisions, versions and sessions that all agree on.
+pub(crate) async fn convergence(cluster: &mut Cluster) -> anyhow::Result<String> {
     let deadline = Instant::now() + CONVERGENCE_TIMEOUT;
     loop {
         let findings = cluster.ask().await;
         let health = Health::judge(&findings);
         ensure!(health.verdict != Verdict::Diverged, "{health}");
-        if let Some(agreement) = agreement(&findings, cluster.members().len()) {
-            return Ok(agreement);
+        if let Some(hash) = agreed_hash(&findings, cluster.members().len()) {
+            return Ok(hash);
         }
         if Instant::now() >= deadline {
             let nodes = findings.iter().map(describe).collect::<Vec<_>>().join("\n  ");
@@ -47,14 +40,14 @@ pub(crate) async fn convergence(cluster: &Cluster) -> anyhow::Result<Agreement> 
     }
 }
 
-/// Whether all members answered and have applied everything that any of them knows of.
-fn agreement(findings: &[Finding], members: usize) -> Option<Agreement> {
+/// The hash of all members, if all answered and have applied everything that any of them knows of.
+fn agreed_hash(findings: &[Finding], members: usize) -> Option<String> {
     let answers: Vec<&NodeStatus> = findings.iter().filter_map(|finding| finding.answer.as_ref().ok()).collect();
     let first = *answers.first()?;
     let last = answers.iter().map(|status| status.last).max()?;
     let same = |status: &NodeStatus| status.applied == last && status.state == first.state;
     let agreed = answers.len() == members && answers.iter().all(|status| same(status));
-    agreed.then(|| Agreement { term: first.term, hash: first.state.hash.to_string() })
+    agreed.then(|| first.state.hash.to_string())
 }
 
 fn describe(finding: &Finding) -> String {

@@ -3,7 +3,7 @@
 //! `RAFT_KV_KILL_ROUNDS` and `RAFT_KV_KILL_SEED` set how many rounds, and which nodes at which
 //! moments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use raft_kv::client::{Client, ClientError, Consistency, PutOptions, RangeRequest};
 use raft_kv::key::{KeyRange, Revision};
 use raft_kv::protocol::NodeStatus;
+use raft_kv::store::KeyValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -129,6 +130,11 @@ fn from_environment(name: &str, default: u64) -> u64 {
     }
 }
 
+/// Between two questions to a process of its own. Nobody tells a client when a replica has caught
+/// up, so it is asked, and a busy machine must have time for the answer; no test result depends on
+/// this length.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Polls until all nodes have applied everything, and returns how they are.
 async fn converged(client: &Client) -> Vec<NodeStatus> {
     let deadline = Instant::now() + PATIENCE;
@@ -143,7 +149,7 @@ async fn converged(client: &Client) -> Vec<NodeStatus> {
             return nodes;
         }
         assert!(Instant::now() < deadline, "the nodes did not converge within {PATIENCE:?}: {nodes:#?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -161,7 +167,7 @@ async fn caught_up(client: &Client, number: u64) {
                     return;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "n{number} did not come back within {PATIENCE:?}");
@@ -172,20 +178,39 @@ async fn expect_everything(client: &Client, number: u64, record: &Record) {
     let consistency = Consistency::Stale { node: Some(node(number)) };
     let request = RangeRequest { range: KeyRange::all(), limit: None, consistency };
     let listing = client.range(request).await.expect("because the node is up");
-    let mut found: BTreeMap<&[u8], _> = listing.kvs.iter().map(|pair| (&pair.key[..], pair)).collect();
-    let mut missing = Vec::new();
-    for (key, revision) in &record.acknowledged {
-        match found.remove(key.as_bytes()) {
-            Some(pair) if pair.mod_revision == *revision && pair.version == 1 && pair.value == value_of(key) => {}
-            Some(pair) => panic!("{key} was acknowledged at revision {revision}, but n{number} has {pair:?}"),
-            None => missing.push(key),
+    let differences = differences(record, &listing.kvs, listing.revision);
+    assert!(differences.is_empty(), "n{number} differs from what was promised:\n{}", differences.join("\n"));
+}
+
+/// In what a complete listing differs from what the writers know. Each key was written once, by
+/// one request, however often that was sent: so what is there has version 1, no two keys share a
+/// revision, and the store counts as many writes as there are keys.
+fn differences(record: &Record, listing: &[KeyValue], revision: Revision) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut found: BTreeMap<&[u8], &KeyValue> = listing.iter().map(|pair| (&pair.key[..], pair)).collect();
+    let mut revisions = BTreeSet::new();
+    let known = record.acknowledged.iter().map(|(key, revision)| (key, Some(*revision)));
+    for (key, acknowledged) in known.chain(record.unknown.iter().map(|key| (key, None))) {
+        match (found.remove(key.as_bytes()), acknowledged) {
+            (Some(pair), acknowledged) => {
+                let is_once = pair.version == 1 && pair.create_revision == pair.mod_revision;
+                let is_alone = revisions.insert(pair.mod_revision);
+                let is_as_promised = acknowledged.is_none_or(|promised| pair.mod_revision == promised);
+                if !(is_once && is_alone && is_as_promised && pair.value == value_of(key)) {
+                    differences.push(format!("{key}, acknowledged at {acknowledged:?}, is {pair:?}"));
+                }
+            }
+            (None, Some(revision)) => differences.push(format!("{key}, acknowledged at {revision}, is missing")),
+            // Nobody was promised anything.
+            (None, None) => {}
         }
     }
-    assert!(missing.is_empty(), "n{number} has lost {} acknowledged writes: {missing:?}", missing.len());
-    for key in &record.unknown {
-        found.remove(key.as_bytes());
+    differences.extend(found.values().map(|pair| format!("nobody wrote {pair:?}")));
+    let writes = revision.as_u64() - Revision::FIRST.as_u64();
+    if writes != listing.len() as u64 {
+        differences.push(format!("{writes} writes were applied to {} keys", listing.len()));
     }
-    assert!(found.is_empty(), "n{number} has keys that nobody wrote: {found:?}");
+    differences
 }
 
 #[tokio::test]
@@ -226,4 +251,38 @@ async fn no_acknowledged_write_is_lost_when_nodes_are_killed_while_loading() {
         nodes[0].state.hash,
         begun.elapsed().as_secs_f64()
     );
+}
+
+#[test]
+fn regress_each_way_to_break_the_promise_is_noticed() {
+    let pair = |key: &'static str, revision: u64, version: u64| KeyValue {
+        key: Bytes::from(key),
+        value: value_of(key),
+        create_revision: Revision::new(revision),
+        mod_revision: Revision::new(revision),
+        version,
+    };
+    let record = Record {
+        acknowledged: BTreeMap::from([("a".to_owned(), Revision::new(2)), ("b".to_owned(), Revision::new(3))]),
+        unknown: vec!["c".to_owned()],
+    };
+    let check = |listing: &[KeyValue], revision| differences(&record, listing, Revision::new(revision));
+    let (a, b, c) = (pair("a", 2, 1), pair("b", 3, 1), pair("c", 4, 1));
+
+    assert_eq!(check(&[a.clone(), b.clone()], 3), [""; 0], "the unknown write may not have happened");
+    assert_eq!(check(&[a.clone(), b.clone(), c.clone()], 4), [""; 0], "or it may");
+    let overwritten = KeyValue { mod_revision: Revision::new(5), ..c.clone() };
+    let garbled = KeyValue { value: Bytes::from("other"), ..c };
+    for (what, listing, revision) in [
+        ("a lost write", vec![a.clone()], 2),
+        ("another revision than the acknowledged one", vec![a.clone(), pair("b", 4, 1)], 3),
+        ("an unknown write applied twice", vec![a.clone(), b.clone(), pair("c", 4, 2)], 4),
+        ("an unknown write applied again later", vec![a.clone(), b.clone(), overwritten], 4),
+        ("an unknown write with another value", vec![a.clone(), b.clone(), garbled], 4),
+        ("two writes at one revision", vec![a.clone(), b.clone(), pair("c", 3, 1)], 4),
+        ("a key that nobody wrote", vec![a.clone(), b.clone(), pair("d", 4, 1)], 4),
+        ("a write that left no key", vec![a, b], 4),
+    ] {
+        assert_eq!(check(&listing, revision).len(), 1, "{what} is not noticed");
+    }
 }

@@ -5,4 +5,5 @@ mod bad_input;
 mod demo;
 mod end_to_end;
 mod kill_rounds;
+mod pty;
 mod support;
