@@ -30,7 +30,9 @@ use self::pool::Pool;
 use self::quic::QuicDial;
 use self::tickets::{OpenSession, Sessions};
 use crate::key::{Key, KeyError, KeyRange, Revision};
-use crate::protocol::{Freshness, NodeStatus, Part, Refusal, Reply, Request, Ticket, encode_request};
+use crate::protocol::{
+    Freshness, NodeStatus, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Ticket, encode_request, request_len,
+};
 use crate::random::{self, Jitter};
 use crate::session::{Nonce, SessionId};
 use crate::store::{KeyValue, Metadata};
@@ -171,10 +173,11 @@ impl Client {
         let (key, value) = (checked_key(key.into())?, value.into());
         let PutOptions { if_revision } = options;
         let request = |ticket| Request::Put { ticket, key: key.clone(), value: value.clone(), if_revision };
-        match self.write(request).await? {
-            Reply::Put { revision, previous } => Ok(WriteReply { revision, previous }),
-            _ => Err(ClientError::Confused),
-        }
+        let done = |reply| match reply {
+            Reply::Put { revision, previous } => Some(WriteReply { revision, previous }),
+            _ => None,
+        };
+        self.write(request, done).await
     }
 
     /// Removes a key. Removing one that does not exist is no error: `previous` is `None` then.
@@ -184,10 +187,12 @@ impl Client {
     pub async fn delete(&self, key: impl Into<Bytes>, options: DeleteOptions) -> Result<WriteReply, ClientError> {
         let key = checked_key(key.into())?;
         let DeleteOptions { if_revision } = options;
-        match self.write(|ticket| Request::Delete { ticket, key: key.clone(), if_revision }).await? {
-            Reply::Deleted { revision, previous } => Ok(WriteReply { revision, previous }),
-            _ => Err(ClientError::Confused),
-        }
+        let request = |ticket| Request::Delete { ticket, key: key.clone(), if_revision };
+        let done = |reply| match reply {
+            Reply::Deleted { revision, previous } => Some(WriteReply { revision, previous }),
+            _ => None,
+        };
+        self.write(request, done).await
     }
 
     /// Reads a key.
@@ -278,6 +283,7 @@ impl Client {
     }
 
     async fn read(&self, request: Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
+        check_size(&request)?;
         let request = encode_request(&request);
         let need = match target {
             Target::Leader => Need::Read,
@@ -292,9 +298,15 @@ impl Client {
         }
     }
 
-    /// Carries out one write, once.
-    async fn write(&self, request: impl Fn(Ticket) -> Request) -> Result<Reply, ClientError> {
+    /// Carries out one write, once; `done` takes the reply that it must have.
+    async fn write(
+        &self,
+        request: impl Fn(Ticket) -> Request,
+        done: impl Fn(Reply) -> Option<WriteReply>,
+    ) -> Result<WriteReply, ClientError> {
         let Shared { pool, sessions, timeout } = &*self.shared;
+        // The numbers in it grow from attempt to attempt, and "too large" must be certain.
+        check_size(&request(Ticket::LONGEST))?;
         let deadline = Instant::now() + *timeout;
         let mut trail = pool.trail(Need::Write, *timeout);
         loop {
@@ -303,25 +315,28 @@ impl Client {
                 return Err(ClientError::Unavailable(Box::new(trail)));
             };
             let encode = || encode_request(&request(place.ticket()));
-            match pool.ask(Target::Leader, encode, &mut trail, deadline).await? {
-                Finished::Answered(reply) => return Ok(reply),
-                // Nothing of it can be in a log, so another session may carry it.
+            let unknown = match pool.ask(Target::Leader, encode, &mut trail, deadline).await? {
+                Finished::Answered(reply) => match done(reply) {
+                    Some(reply) => return Ok(reply),
+                    None => UnknownCause::Confused,
+                },
                 Finished::Refused(Refusal::SessionUnknown) if !trail.may_be_applied() => {
-                    sessions.discard(&session).await;
+                    // Nothing of it can be in a log, so another session may carry it.
+                    sessions.discard(&session, deadline).await;
+                    continue;
                 }
                 Finished::Refused(Refusal::SessionUnknown | Refusal::SequenceStale { .. }) => {
-                    sessions.discard(&session).await;
-                    return Err(ClientError::OutcomeUnknown {
-                        cause: UnknownCause::SessionLost,
-                        trail: Box::new(trail),
-                    });
+                    sessions.discard(&session, deadline).await;
+                    UnknownCause::SessionLost
+                }
+                Finished::Refused(refusal) if trail.may_be_applied() && !settles(&refusal) => {
+                    UnknownCause::RetryRefused(refusal)
                 }
                 Finished::Refused(refusal) => return Err(refused(refusal)),
-                Finished::OutOfTime if trail.may_be_applied() => {
-                    return Err(ClientError::OutcomeUnknown { cause: UnknownCause::OutOfTime, trail: Box::new(trail) });
-                }
+                Finished::OutOfTime if trail.may_be_applied() => UnknownCause::OutOfTime,
                 Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
-            }
+            };
+            return Err(ClientError::OutcomeUnknown { cause: unknown, trail: Box::new(trail) });
         }
     }
 
@@ -369,6 +384,35 @@ fn key_error(error: KeyError) -> ClientError {
         KeyError::TooLarge { size, limit } => {
             ClientError::TooLarge { what: Part::Key, size: size as u64, limit: limit as u64 }
         }
+    }
+}
+
+/// Whether a request fits, so that nothing is sent that does not.
+fn check_size(request: &Request) -> Result<(), ClientError> {
+    match request_len(request) {
+        size if size > REQUEST_BYTES_MAX => {
+            Err(ClientError::TooLarge { what: Part::Request, size: size as u64, limit: REQUEST_BYTES_MAX as u64 })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a refusal says what became of all attempts, earlier ones included. Only the state
+/// machine can: it decides about a write once, and gives every copy of it the same answer.
+fn settles(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::CompareFailed { .. } => true,
+        Refusal::NotLeader { .. }
+        | Refusal::Busy
+        | Refusal::Unknown { .. }
+        | Refusal::StorageFailed
+        | Refusal::Stopping
+        | Refusal::TooLarge { .. }
+        | Refusal::EmptyKey
+        | Refusal::SessionUnknown
+        | Refusal::SequenceStale { .. }
+        | Refusal::SequenceAhead { .. }
+        | Refusal::Misunderstood(_) => false,
     }
 }
 

@@ -84,6 +84,15 @@ pub struct Ticket {
     pub acknowledged: Sequence,
 }
 
+impl Ticket {
+    /// The one whose encoding is the longest.
+    pub(crate) const LONGEST: Self = Self {
+        session: SessionId::new(u64::MAX),
+        sequence: Sequence::new(u64::MAX),
+        acknowledged: Sequence::new(u64::MAX),
+    };
+}
+
 /// How fresh a read has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freshness {
@@ -147,7 +156,7 @@ pub enum Refusal {
     Busy,
     /// A write that may or may not be carried out in the end: leadership was lost while it was
     /// on its way. Retrying it with the same ticket is safe.
-    #[error("lost its leadership before the write was committed")]
+    #[error("took the write, but cannot say what became of it; its leadership may have ended meanwhile")]
     Unknown {
         /// Who leads now, if known.
         leader: Option<NodeId>,
@@ -295,6 +304,11 @@ pub struct PeerProgress {
 /// Encodes a request.
 pub fn encode_request(request: &Request) -> Bytes {
     envelope::encode(Kind::Request, VERSION, request)
+}
+
+/// How many bytes a request has once it is encoded.
+pub(crate) fn request_len(request: &Request) -> usize {
+    envelope::encoded_len(request)
 }
 
 /// Decodes a request.

@@ -163,11 +163,16 @@ async fn write(node: &Node<Machine>, command: &Command) -> Response {
         ProposeError::StorageFailed => Refusal::StorageFailed,
         ProposeError::Stopped => Refusal::Stopping,
     })?;
-    respond_with(Answer::decode(&answer).map_err(Refusal::Misunderstood)?)
+    answered(&answer)
 }
 
 /// The machine's answer, in the client's terms.
-fn respond_with(answer: Answer) -> Response {
+fn answered(answer: &[u8]) -> Response {
+    let answer = Answer::decode(answer).map_err(|error| {
+        // The command is applied, whatever its answer is: only "unknown" is true.
+        tracing::error!(%error, "the machine's answer cannot be read; this is a defect");
+        Refusal::Unknown { leader: None }
+    })?;
     match answer {
         Answer::Registered { session } => Ok(Reply::Registered { session }),
         Answer::Put { revision, previous } => Ok(Reply::Put { revision, previous }),
@@ -287,6 +292,16 @@ mod tests {
     fn the_largest_key_and_value_fit_into_a_request() {
         let request = put(vec![b'k'; Key::BYTES_MAX].into(), vec![0; crate::protocol::VALUE_BYTES_MAX].into());
         assert!(asked(&request).is_ok());
+    }
+
+    #[test]
+    fn regress_an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
+        assert_eq!(answered(b"nonsense"), Err(Refusal::Unknown { leader: None }));
+        let answer = Answer::Put { revision: Revision::new(4), previous: None };
+        assert_eq!(answered(&answer.encode()), Ok(Reply::Put { revision: Revision::new(4), previous: None }));
+        // What the machine could not read was certainly not done.
+        let refused = Answer::Malformed(DecodeError::Malformed);
+        assert_eq!(answered(&refused.encode()), Err(Refusal::Misunderstood(DecodeError::Malformed)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::dial::CallFailure;
 use super::endpoint::Endpoint;
 use super::error::{AttemptOutcome, ClientError, Trail};
 use super::pool::Pool;
-use crate::protocol::{Part, REQUEST_BYTES_MAX, Refusal, Reply, Response, decode_response};
+use crate::protocol::{Part, Refusal, Reply, Response, decode_response};
 
 /// Between attempts that were refused for the moment, at first …
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -65,14 +65,9 @@ impl Pool {
                 trail.leader_seen = self.leader_seen();
                 return Ok(Finished::OutOfTime);
             }
-            let request = encode();
-            if request.len() > REQUEST_BYTES_MAX {
-                let (size, limit) = (request.len() as u64, REQUEST_BYTES_MAX as u64);
-                return Err(ClientError::TooLarge { what: Part::Request, size, limit });
-            }
             let endpoint = self.choose(target)?;
             let patience = whole_millis(self.patience(silences).min(deadline - now));
-            let (outcome, response) = attempt(endpoint, request, patience).await;
+            let (outcome, response) = attempt(endpoint, encode(), patience).await;
             let next = match response {
                 Some(response) => {
                     self.on_answer(endpoint.node(), now.elapsed());
@@ -172,6 +167,10 @@ async fn attempt(endpoint: &Arc<Endpoint>, request: Bytes, patience: Duration) -
         Ok(Err(CallFailure::Lost(reason))) => {
             endpoint.discard(&line);
             return (AttemptOutcome::Lost { reason }, None);
+        }
+        Ok(Err(CallFailure::TooLarge { size, limit })) => {
+            let refusal = Refusal::TooLarge { what: Part::Request, size, limit };
+            return (AttemptOutcome::Refused(refusal.clone()), Some(Err(refusal)));
         }
         Err(_) => {
             if endpoint.answers() == answers {

@@ -31,4 +31,11 @@ pub(super) enum CallFailure {
     NotSent(String),
     /// The server may have seen it.
     Lost(String),
+    /// The server takes smaller requests only, and has not seen this one.
+    TooLarge {
+        /// How many bytes the request has.
+        size: u64,
+        /// How many it may have.
+        limit: u64,
+    },
 }

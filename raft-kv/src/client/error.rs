@@ -89,7 +89,7 @@ pub enum ClientError {
 }
 
 /// Why the answer to a write is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownCause {
     /// The time is up.
     #[error("no answer came in time")]
@@ -97,6 +97,12 @@ pub enum UnknownCause {
     /// The cluster has forgotten the session, and with it the answer.
     #[error("the cluster has forgotten this client's session, and with it the answer")]
     SessionLost,
+    /// One attempt was not answered, and the node that was asked next will not carry it out.
+    #[error("an attempt was not answered, and a retry was refused ({0})")]
+    RetryRefused(Refusal),
+    /// The server answered something else than it was asked: it is another program.
+    #[error("the server's answer does not belong to the question; is it a raft-kv of another version?")]
+    Confused,
 }
 
 fn found(current: Option<Metadata>) -> String {

@@ -48,7 +48,7 @@ impl Line for ClientConnection {
         Box::pin(async move {
             Self::call(self, request).await.map_err(|error| match error {
                 CallError::NotSent { reason } => CallFailure::NotSent(reason),
-                CallError::TooLarge { .. } => CallFailure::NotSent(error.to_string()),
+                CallError::TooLarge { bytes, max } => CallFailure::TooLarge { size: bytes as u64, limit: max as u64 },
                 CallError::Unknown { reason } => CallFailure::Lost(reason),
                 // Whatever else there may be: it is not certain that the server has not seen it.
                 other => CallFailure::Lost(other.to_string()),

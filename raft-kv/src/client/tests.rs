@@ -10,9 +10,10 @@ use raft_tokio::core::{Index, Position, StateMachine as _, Term};
 use super::dial::{BoxFuture, CallFailure, Line};
 use super::*;
 use crate::command::{Answer, Command, Operation};
+use crate::envelope::DecodeError;
 use crate::machine::Machine;
-use crate::protocol::{Response, decode_request, encode_response};
-use crate::session::SessionLimits;
+use crate::protocol::{REQUEST_BYTES_MAX, Response, decode_request, encode_response};
+use crate::session::{Sequence, SessionLimits};
 
 /// What happens to one request on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,12 @@ enum Fate {
     DeposeLost,
     /// The node is busy.
     Busy,
+    /// The node does not understand the request: it runs an older program.
+    Misunderstand,
+    /// The node takes smaller requests only.
+    TooLarge,
+    /// It is carried out, and answered with something else.
+    Confuse,
 }
 
 struct World {
@@ -206,6 +213,12 @@ impl World {
                 Ok(Err(Refusal::Unknown { leader: None }))
             }
             Fate::Busy => Ok(Err(Refusal::Busy)),
+            Fate::Misunderstand => Ok(Err(Refusal::Misunderstood(DecodeError::Malformed))),
+            Fate::TooLarge => Ok(Err(Refusal::TooLarge { what: Part::Request, size: 9, limit: 8 })),
+            Fate::Confuse => {
+                drop(self.apply(request));
+                Ok(Ok(Reply::Registered { session: SessionId::new(77) }))
+            }
         })
     }
 }
@@ -291,6 +304,87 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_never_failed() {
         let error = result.expect_err("because there is no leader");
         assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::OutOfTime, .. }), "{error}");
         assert!(error.to_string().contains("may or may not have been applied"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_a_refusal_of_a_retry_does_not_make_an_unknown_outcome_certain() {
+    for first in [Fate::Silence, Fate::LoseAnswer, Fate::DeposeCommitted] {
+        for second in [Fate::Misunderstand, Fate::TooLarge] {
+            let cluster = Cluster::new(Some(1));
+            let client = cluster.client_with_session().await;
+            cluster.fates(&[first, second]);
+            let error = client.put("k", "v", PLAIN).await.expect_err("because the retry is refused");
+            assert!(
+                matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::RetryRefused(_), .. }),
+                "{first:?}, {second:?}: {error}"
+            );
+            assert_eq!(cluster.version("k"), Some(1), "{first:?}, {second:?}");
+        }
+    }
+    // Without an earlier attempt, the same refusals are certain.
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    cluster.fates(&[Fate::Misunderstand, Fate::TooLarge]);
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the node does not understand it");
+    assert!(matches!(error, ClientError::Refused(Refusal::Misunderstood(_))), "{error}");
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the node takes less");
+    assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_an_answer_to_another_question_leaves_the_outcome_of_a_write_unknown() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    for _ in 0..2 {
+        cluster.fates(&[Fate::Confuse]);
+    }
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the answer is none to a put");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Confused, .. }), "{error}");
+    assert_eq!(cluster.version("k"), Some(1));
+    let error = client.delete("k", DeleteOptions::default()).await.expect_err("because the answer is none to a delete");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Confused, .. }), "{error}");
+    assert_eq!(cluster.version("k"), None);
+}
+
+/// The numbers in a request grow with its retries, so it must fit with the largest ones.
+#[tokio::test(start_paused = true)]
+async fn regress_a_write_that_would_outgrow_the_limit_by_its_retries_is_not_even_sent() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    let ticket = Ticket { session: SessionId::new(1), sequence: Sequence::new(2), acknowledged: Sequence::new(2) };
+    let request = |value: Bytes| Request::Put { ticket, key: "k".into(), value, if_revision: None };
+    let overhead = encode_request(&request(vec![0; REQUEST_BYTES_MAX / 2].into())).len() - REQUEST_BYTES_MAX / 2;
+    let value = Bytes::from(vec![0; REQUEST_BYTES_MAX - overhead]);
+    assert_eq!(encode_request(&request(value.clone())).len(), REQUEST_BYTES_MAX);
+    let error = client.put("k", value, PLAIN).await.expect_err("because a retry might be longer");
+    assert!(matches!(error, ClientError::TooLarge { what: Part::Request, .. }), "{error}");
+    assert_eq!(cluster.world().seen, []);
+    let largest = vec![0; crate::protocol::VALUE_BYTES_MAX];
+    client.put(vec![b'k'; Key::BYTES_MAX], largest, PLAIN).await.expect("because that always fits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_giving_up_a_session_does_not_outlast_the_time_of_the_write() {
+    let limits = SessionLimits { sessions_max: 1, ..SessionLimits::DEFAULT };
+    let cluster = Cluster::with_limits(Some(1), limits);
+    let (first, second) = (cluster.client_with_session().await, cluster.client());
+    cluster.fates(&[Fate::Silence]);
+    let evict_and_lock = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        second.put("other", "v", PLAIN).await.expect("because nothing else is lost");
+        // Another write opens a session for longer than the first one may take.
+        let _opening = first.shared.sessions.lock_until(Instant::now() + Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    };
+    let start = Instant::now();
+    tokio::select! {
+        result = first.put("k", "v", PLAIN) => {
+            let error = result.expect_err("because its answer is forgotten");
+            assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::SessionLost, .. }), "{error}");
+            assert!(start.elapsed() <= Duration::from_secs(5), "it took {:?}", start.elapsed());
+        }
+        () = evict_and_lock => panic!("the write waits for the session of another one"),
     }
 }
 
