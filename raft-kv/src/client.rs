@@ -113,7 +113,7 @@ pub struct GetReply {
 pub struct RangeRequest {
     /// Which keys.
     pub range: KeyRange,
-    /// So many pairs at most; 0 asks for the count alone, `None` for all of them.
+    /// So many pairs at most; `None`: all of them.
     pub limit: Option<u64>,
     /// How fresh.
     pub consistency: Consistency,
@@ -130,8 +130,30 @@ pub struct RangeReply {
     pub count: u64,
     /// The store's revision when the first pair was read.
     pub revision: Revision,
-    /// The store's revision when the last pair was read. A large range is read in several pages;
-    /// if both revisions are the same, the pairs are one consistent picture.
+    /// The store's revision when the last pair was read or counted. A large range takes several
+    /// requests; if both revisions are the same, the reply is one consistent picture.
+    pub revision_last: Revision,
+}
+
+/// The first pairs of a range: one consistent picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangePage {
+    /// The pairs, in the order of their keys.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the range holds more.
+    pub more: bool,
+    /// The store's revision.
+    pub revision: Revision,
+}
+
+/// How many pairs a range holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountReply {
+    /// So many.
+    pub count: u64,
+    /// The store's revision when the count began.
+    pub revision: Revision,
+    /// The store's revision when it ended; if both are the same, it is the count of one moment.
     pub revision_last: Revision,
 }
 
@@ -206,24 +228,30 @@ impl Client {
         Ok(GetReply { kv: page.kvs.into_iter().next(), revision: page.revision })
     }
 
-    /// Reads the pairs of a range, in as many pages as it takes; each page has the full timeout.
+    /// Reads the pairs of a range, in as many pages as it takes, and counts those behind the
+    /// limit; each request has the full timeout.
     ///
     /// # Errors
     /// If no node could answer in time.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeReply, ClientError> {
         let RangeRequest { range, limit, consistency } = request;
-        let mut reply = self.range_page(range.clone(), limit, consistency).await?;
-        while reply.more {
-            let read = reply.kvs.len() as u64;
-            let wanted = limit.map(|limit| limit.saturating_sub(read));
-            let Some(last) = reply.kvs.last().filter(|_| wanted != Some(0)) else { break };
+        let RangePage { mut kvs, mut more, revision } = self.range_page(range.clone(), limit, consistency).await?;
+        let mut revision_last = revision;
+        while more {
+            let wanted = limit.map(|limit| limit.saturating_sub(kvs.len() as u64));
+            let Some(last) = kvs.last().filter(|_| wanted != Some(0)) else { break };
             let page = self.range_page(range.after(&last.key), wanted, consistency).await?;
-            reply.more = page.more;
-            reply.count = read + page.count;
-            reply.revision_last = page.revision;
-            reply.kvs.extend(page.kvs);
+            (more, revision_last) = (page.more, page.revision);
+            kvs.extend(page.kvs);
         }
-        Ok(reply)
+        let mut count = kvs.len() as u64;
+        if more {
+            let rest = kvs.last().map_or(range.clone(), |last| range.after(&last.key));
+            let counted = self.count(rest, consistency).await?;
+            count = count.saturating_add(counted.count);
+            revision_last = counted.revision_last;
+        }
+        Ok(RangeReply { kvs, more, count, revision, revision_last })
     }
 
     /// Reads the first pairs of a range, as many as the server puts into one answer: one
@@ -236,8 +264,28 @@ impl Client {
         range: KeyRange,
         limit: Option<u64>,
         consistency: Consistency,
-    ) -> Result<RangeReply, ClientError> {
+    ) -> Result<RangePage, ClientError> {
         self.page(range, limit, consistency, Instant::now() + self.shared.timeout).await
+    }
+
+    /// Counts the pairs of a range, in as many requests as it takes: a server counts so many at
+    /// once only that its other work does not wait. Each request has the full timeout.
+    ///
+    /// # Errors
+    /// If no node could answer in time.
+    pub async fn count(&self, range: KeyRange, consistency: Consistency) -> Result<CountReply, ClientError> {
+        let (target, freshness) = route(consistency);
+        let mut sum: Option<CountReply> = None;
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let deadline = Instant::now() + self.shared.timeout;
+            let reply = self.read(&Request::Count { range, freshness }, target, deadline).await?;
+            let Reply::Counted { count, rest: further, revision } = reply else { return Err(ClientError::Confused) };
+            let before = sum.unwrap_or(CountReply { count: 0, revision, revision_last: revision });
+            sum = Some(CountReply { count: before.count.saturating_add(count), revision_last: revision, ..before });
+            rest = further;
+        }
+        sum.ok_or(ClientError::Confused)
     }
 
     /// Asks one node how it is. It answers even if it is alone.
@@ -246,7 +294,7 @@ impl Client {
     /// If it did not answer in time, or is none of the endpoints.
     pub async fn status(&self, node: NodeId) -> Result<NodeStatus, ClientError> {
         let deadline = Instant::now() + self.shared.timeout;
-        match self.read(Request::Status, Target::Node(node), deadline).await? {
+        match self.read(&Request::Status, Target::Node(node), deadline).await? {
             Reply::Status(status) => Ok(*status),
             _ => Err(ClientError::Confused),
         }
@@ -268,23 +316,17 @@ impl Client {
         limit: Option<u64>,
         consistency: Consistency,
         deadline: Instant,
-    ) -> Result<RangeReply, ClientError> {
-        let (target, freshness) = match consistency {
-            Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
-            Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
-            Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
-        };
-        match self.read(Request::Range { range, limit, freshness }, target, deadline).await? {
-            Reply::Range { kvs, more, count, revision } => {
-                Ok(RangeReply { kvs, more, count, revision, revision_last: revision })
-            }
+    ) -> Result<RangePage, ClientError> {
+        let (target, freshness) = route(consistency);
+        match self.read(&Request::Range { range, limit, freshness }, target, deadline).await? {
+            Reply::Range { kvs, more, revision } => Ok(RangePage { kvs, more, revision }),
             _ => Err(ClientError::Confused),
         }
     }
 
-    async fn read(&self, request: Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
-        check_size(&request)?;
-        let request = encode_request(&request);
+    async fn read(&self, request: &Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
+        check_size(request)?;
+        let request = encode_request(request);
         let need = match target {
             Target::Leader => Need::Read,
             Target::Any => Need::AnyNode,
@@ -384,6 +426,15 @@ fn key_error(error: KeyError) -> ClientError {
         KeyError::TooLarge { size, limit } => {
             ClientError::TooLarge { what: Part::Key, size: size as u64, limit: limit as u64 }
         }
+    }
+}
+
+/// Who has to answer a read, and how.
+fn route(consistency: Consistency) -> (Target, Freshness) {
+    match consistency {
+        Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
+        Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
+        Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
     }
 }
 

@@ -18,13 +18,13 @@ use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
 
 use crate::command::{Answer, Command, Operation};
 use crate::config::{ClusterConfig, ConfigError, NodeConfig};
-use crate::key::{Key, KeyError, KeyRange, Revision};
+use crate::key::{Key, KeyError, KeyRange};
 use crate::machine::Machine;
 use crate::protocol::{
-    Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply, Request, Response,
-    StateSummary, Ticket, decode_request, encode_response,
+    COUNT_STEPS_MAX, Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply,
+    Request, Response, StateSummary, Ticket, decode_request, encode_response,
 };
-use crate::store::{Page, PageLimit};
+use crate::store::{Count, Page, PageLimit};
 
 /// Answers the clients of one node.
 pub struct KeyValueService {
@@ -105,7 +105,10 @@ impl Service for KeyValueService {
 async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
     match parse(bytes)? {
         Asked::Write(command) => write(node, &command).await,
-        Asked::Range { range, limit, freshness } => read(node, range, limit, freshness).await,
+        Asked::Range { range, limit, freshness } => {
+            read(node, freshness, move |machine| page(machine, &range, limit)).await
+        }
+        Asked::Count { range, freshness } => read(node, freshness, move |machine| count(machine, &range)).await,
         Asked::Status => status(node).await,
     }
 }
@@ -115,6 +118,7 @@ async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
 enum Asked {
     Write(Command),
     Range { range: KeyRange, limit: PageLimit, freshness: Freshness },
+    Count { range: KeyRange, freshness: Freshness },
     Status,
 }
 
@@ -134,6 +138,7 @@ fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
             let pairs = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
             Asked::Range { range, limit: PageLimit { pairs, bytes: PAGE_BYTES_MAX }, freshness }
         }
+        Request::Count { range, freshness } => Asked::Count { range, freshness },
         Request::Status => Asked::Status,
     })
 }
@@ -185,15 +190,25 @@ fn answered(answer: &[u8]) -> Response {
     }
 }
 
-async fn read(node: &Node<Machine>, range: KeyRange, limit: PageLimit, freshness: Freshness) -> Response {
-    let look = move |machine: &Machine| (machine.store().range(&range, limit), machine.store().revision());
-    let (page, revision): (Page, Revision) = match freshness {
+async fn read<F>(node: &Node<Machine>, freshness: Freshness, look: F) -> Response
+where
+    F: FnOnce(&Machine) -> Reply + Send + 'static,
+{
+    match freshness {
         Freshness::Linearizable => node.read(look).await,
         Freshness::Stale => node.read_stale(look).await,
     }
-    .map_err(refused)?;
-    let Page { kvs, more, count } = page;
-    Ok(Reply::Range { kvs, more, count, revision })
+    .map_err(refused)
+}
+
+fn page(machine: &Machine, range: &KeyRange, limit: PageLimit) -> Reply {
+    let Page { kvs, more } = machine.store().range(range, limit);
+    Reply::Range { kvs, more, revision: machine.store().revision() }
+}
+
+fn count(machine: &Machine, range: &KeyRange) -> Reply {
+    let Count { count, rest } = machine.store().count(range, COUNT_STEPS_MAX);
+    Reply::Counted { count, rest, revision: machine.store().revision() }
 }
 
 fn refused(error: ReadError) -> Refusal {
@@ -251,14 +266,38 @@ fn describe(status: &Status, state: StateSummary) -> NodeStatus {
 
 #[cfg(test)]
 mod tests {
+    use raft_tokio::core::{Index, Position, StateMachine as _, Term};
+
     use super::*;
     use crate::envelope::DecodeError;
+    use crate::key::Revision;
     use crate::protocol::encode_request;
-    use crate::session::{Sequence, SessionId};
+    use crate::session::{Nonce, Sequence, SessionId};
 
     fn put(key: Bytes, value: Bytes) -> Request {
         let ticket = Ticket { session: SessionId::new(4), sequence: Sequence::new(2), acknowledged: Sequence::new(1) };
         Request::Put { ticket, key, value, if_revision: None }
+    }
+
+    /// Puts so many keys that begin with `k`.
+    fn fill(machine: &mut Machine, keys: u64) {
+        let mut index = 0;
+        let mut apply = |command: &Command| {
+            index += 1;
+            let position = Position::new(Index::new(index), Term::new(1));
+            Answer::decode(&machine.apply(position, &command.encode()))
+                .expect("because the machine encodes its answers")
+        };
+        let Answer::Registered { session } = apply(&Command::Register { nonce: Nonce::new(1) }) else {
+            panic!("a registration was answered with something else")
+        };
+        for nth in 1..=keys {
+            let key = Key::new(format!("k{nth}")).expect("because it has a byte");
+            let operation = Operation::Put { key, value: Bytes::new(), if_revision: None };
+            let sequence = Sequence::new(nth);
+            let answer = apply(&Command::Write { session, sequence, acknowledged: sequence, operation });
+            assert!(matches!(answer, Answer::Put { .. }), "{answer:?}");
+        }
     }
 
     fn asked(request: &Request) -> Result<Asked, Refusal> {
@@ -304,11 +343,37 @@ mod tests {
         assert_eq!(answered(&refused.encode()), Err(Refusal::Misunderstood(DecodeError::Malformed)));
     }
 
+    /// Neither a page nor a count takes longer, however large the range is: the node's one task
+    /// does it, and its heartbeats wait meanwhile.
+    #[test]
+    fn regress_one_request_counts_no_more_than_its_share() {
+        let mut machine = Machine::new();
+        let keys = COUNT_STEPS_MAX as u64 * 2 + 3;
+        fill(&mut machine, keys);
+        let prefix = KeyRange::prefix("k");
+        let revision = machine.store().revision();
+        let mut rest = Some(prefix.clone());
+        let mut counts = Vec::new();
+        while let Some(range) = rest {
+            let Reply::Counted { count, rest: further, revision: at } = count(&machine, &range) else {
+                panic!("a count was answered with something else")
+            };
+            assert_eq!(at, revision);
+            counts.push(count);
+            rest = further;
+        }
+        assert_eq!(counts, [COUNT_STEPS_MAX as u64, COUNT_STEPS_MAX as u64, 3]);
+        // The number of all keys is known without counting.
+        assert_eq!(count(&machine, &KeyRange::all()), Reply::Counted { count: keys, rest: None, revision });
+        let limit = PageLimit { pairs: 1, bytes: PAGE_BYTES_MAX };
+        assert!(matches!(page(&machine, &prefix, limit), Reply::Range { kvs, more: true, .. } if kvs.len() == 1));
+    }
+
     #[test]
     fn what_is_no_request_is_not_understood() {
         assert_eq!(parse(b""), Err(Refusal::Misunderstood(DecodeError::Foreign)));
-        let newer = [&[0xc2, 2][..], &encode_request(&Request::Status)[2..]].concat();
-        let unsupported = DecodeError::UnsupportedVersion { found: 2, newest: 1 };
+        let newer = [&[0xc2, 3][..], &encode_request(&Request::Status)[2..]].concat();
+        let unsupported = DecodeError::UnsupportedVersion { found: 3, newest: 2 };
         assert_eq!(parse(&newer), Err(Refusal::Misunderstood(unsupported)));
     }
 }

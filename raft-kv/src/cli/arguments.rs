@@ -195,7 +195,7 @@ pub(crate) struct Del {
 /// List keys and values in the order of the keys' bytes
 ///
 /// Prints `key<TAB>value` lines. Control characters and bytes that are no UTF-8 are printed as
-/// \xNN; --output json is exact.
+/// \xNN; --output json is exact. Its `count` is that of the whole range, whatever the limit.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -218,6 +218,9 @@ pub(crate) struct Range {
     /// Keys without their values
     #[arg(long)]
     pub(crate) keys_only: bool,
+    /// Only how many keys there are
+    #[arg(long, conflicts_with_all = ["limit", "keys_only"])]
+    pub(crate) count_only: bool,
     #[command(flatten)]
     pub(crate) read: ReadFlags,
     #[command(flatten)]

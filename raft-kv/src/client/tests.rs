@@ -124,6 +124,7 @@ impl World {
                 Command::Write { session, sequence, acknowledged, operation: Operation::Delete { key, if_revision } }
             }
             Request::Range { range, limit, .. } => return self.range(&range, limit),
+            Request::Count { range, .. } => return self.count(&range),
             Request::Status => return Err(Refusal::Busy),
         };
         self.index += 1;
@@ -146,7 +147,13 @@ impl World {
         let pairs = limit.map_or(2, |limit| (limit as usize).min(2));
         let page = self.machine.store().range(range, crate::store::PageLimit { pairs, bytes: usize::MAX });
         let revision = self.machine.store().revision();
-        Ok(Reply::Range { kvs: page.kvs, more: page.more, count: page.count, revision })
+        Ok(Reply::Range { kvs: page.kvs, more: page.more, revision })
+    }
+
+    /// Two at a time.
+    fn count(&self, range: &KeyRange) -> Response {
+        let crate::store::Count { count, rest } = self.machine.store().count(range, 2);
+        Ok(Reply::Counted { count, rest, revision: self.machine.store().revision() })
     }
 }
 
@@ -523,6 +530,27 @@ async fn a_range_is_read_page_by_page_up_to_its_limit() {
         assert_eq!(keys, (b'a'..b'a' + expected).collect::<Vec<_>>(), "{limit:?}");
         assert_eq!((reply.more, reply.count), (expected < 5, 5), "{limit:?}");
         assert_eq!(reply.revision, reply.revision_last);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_takes_as_many_requests_as_it_needs() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client();
+    for key in ["a", "b", "c", "d", "e"] {
+        client.put(key, "v", PLAIN).await.expect("because nothing is lost");
+    }
+    cluster.world().seen.clear();
+    for (range, expected, requests) in [
+        (KeyRange::all(), 5, 1),
+        (KeyRange::from("a"), 5, 3),
+        (KeyRange::between("b", "d"), 2, 1),
+        (KeyRange::between("d", "b"), 0, 1),
+    ] {
+        let reply = client.count(range.clone(), Consistency::Linearizable).await.expect("because nothing is lost");
+        let revision = Revision::new(6);
+        assert_eq!(reply, CountReply { count: expected, revision, revision_last: revision }, "{range:?}");
+        assert_eq!(std::mem::take(&mut cluster.world().seen).len(), requests, "{range:?}");
     }
 }
 

@@ -51,6 +51,11 @@ fn what_is_put_can_be_read_listed_changed_and_deleted() {
     let pair = json!({ "key": "a", "create_revision": 5, "mod_revision": 5, "version": 1 });
     assert_eq!(document, json!({ "revision": 8, "count": 6, "more": true, "kvs": [pair] }));
 
+    assert_eq!(cluster.run(&["range", "--count-only"]).expect_output(), "6\n");
+    assert_eq!(cluster.run(&["range", "--prefix", "b/", "--count-only"]).expect_output(), "2\n");
+    let document = as_json(cluster.run(&["range", "b", "--count-only", "-o", "json"]));
+    assert_eq!(document, json!({ "revision": 8, "count": 5 }));
+
     // Deletion.
     assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "1 key deleted, revision 9\n");
     assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "0 keys deleted, revision 9\n");
