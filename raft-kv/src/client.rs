@@ -12,6 +12,7 @@ mod error;
 mod pool;
 mod quic;
 mod tickets;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,12 +24,14 @@ use raft_tokio::core::{ClusterId, NodeId};
 use tokio::time::Instant;
 
 pub use self::error::{AttemptOutcome, ClientError, EndpointTrail, Need, Trail, UnknownCause};
+pub use self::trust::{CredentialFiles, Distrust};
 
 use self::call::{Finished, Target};
 use self::dial::Dial;
 use self::pool::Pool;
 use self::quic::QuicDial;
 use self::tickets::{OpenSession, Sessions};
+use self::trust::Presented;
 use crate::key::{Key, KeyError, KeyRange, Revision};
 use crate::protocol::{
     Freshness, NodeStatus, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Ticket, encode_request, request_len,
@@ -46,6 +49,8 @@ pub struct ClientConfig {
     pub cluster: ClusterId,
     /// Who this client is.
     pub credentials: Credentials,
+    /// Where they were read from, if messages are to say so.
+    pub credential_files: Option<CredentialFiles>,
     /// How long one operation may take, with all its retries.
     pub timeout: Duration,
 }
@@ -164,19 +169,25 @@ impl Client {
     /// # Errors
     /// If there is no endpoint, or the credentials cannot be used.
     pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { endpoints, cluster, credentials, timeout } = config;
+        let ClientConfig { endpoints, cluster, credentials, credential_files, timeout } = config;
         let dial: Arc<dyn Dial> = Arc::new(QuicDial::new(cluster, &credentials)?);
-        Self::over(endpoints, timeout, &dial)
+        let presented = Presented { identity: credentials.identity().clone(), files: credential_files };
+        Self::over(endpoints, timeout, &dial, presented)
     }
 
     /// A client over any kind of connection.
-    fn over(endpoints: BTreeMap<NodeId, String>, timeout: Duration, dial: &Arc<dyn Dial>) -> Result<Self, ClientError> {
+    fn over(
+        endpoints: BTreeMap<NodeId, String>,
+        timeout: Duration,
+        dial: &Arc<dyn Dial>,
+        presented: Presented,
+    ) -> Result<Self, ClientError> {
         if endpoints.is_empty() {
             return Err(ClientError::NoEndpoints);
         }
         let seed = random::identity()?;
         // Half of the drawn bits are plenty for jitter.
-        let pool = Pool::new(endpoints, dial, Jitter::new(seed as u64));
+        let pool = Pool::new(endpoints, dial, presented, Jitter::new(seed as u64));
         Ok(Self { shared: Arc::new(Shared { pool, sessions: Sessions::new(), timeout }) })
     }
 
@@ -336,6 +347,7 @@ impl Client {
         match self.shared.pool.ask(target, || request.clone(), &mut trail, deadline).await? {
             Finished::Answered(reply) => Ok(reply),
             Finished::Refused(refusal) => Err(refused(refusal)),
+            Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail))),
             Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail))),
         }
     }
@@ -375,6 +387,8 @@ impl Client {
                     UnknownCause::RetryRefused(refusal)
                 }
                 Finished::Refused(refusal) => return Err(refused(refusal)),
+                Finished::Distrusted if trail.may_be_applied() => UnknownCause::Distrusted,
+                Finished::Distrusted => return Err(ClientError::Distrusted(Box::new(trail))),
                 Finished::OutOfTime if trail.may_be_applied() => UnknownCause::OutOfTime,
                 Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
             };
@@ -406,6 +420,7 @@ impl Client {
             }
             Finished::Answered(_) => Err(ClientError::Confused),
             Finished::Refused(refusal) => Err(refused(refusal)),
+            Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail.clone()))),
             Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail.clone()))),
         }
     }

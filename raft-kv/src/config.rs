@@ -3,16 +3,16 @@
 //! One TOML file serves every node and every client: the cluster's id, where each node listens
 //! and keeps its data, and the certificates. Paths in it are relative to the file.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use raft_tokio::certs::{Credentials, CredentialsError};
 use raft_tokio::core::{ClusterId, Membership, NodeId};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::client::ClientConfig;
+pub use self::credentials::IdentityError;
 
 /// A cluster, as its file describes it. If it exists, it is consistent: at least one node, no
 /// id, address or data directory twice.
@@ -113,23 +113,6 @@ impl ClusterConfig {
     /// Where the nodes are, as `host:port`.
     pub fn endpoints(&self) -> BTreeMap<NodeId, String> {
         self.nodes().map(|node| (node.id, node.address.clone())).collect()
-    }
-
-    /// What a node proves itself with.
-    ///
-    /// # Errors
-    /// If one of the files cannot be read, or is not what it should be.
-    pub fn node_credentials(&self, node: &NodeConfig) -> Result<Credentials, CredentialsError> {
-        Credentials::from_files(&self.authority, &node.identity.certificate, &node.identity.key)
-    }
-
-    /// What a client of this cluster needs to know.
-    ///
-    /// # Errors
-    /// If one of the credentials' files cannot be read, or is not what it should be.
-    pub fn client(&self, timeout: Duration) -> Result<ClientConfig, CredentialsError> {
-        let credentials = Credentials::from_files(&self.authority, &self.client.certificate, &self.client.key)?;
-        Ok(ClientConfig { endpoints: self.endpoints(), cluster: self.cluster, credentials, timeout })
     }
 }
 

@@ -5,19 +5,19 @@
 //! before anything is proposed.
 
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
-use raft_tokio::certs::CredentialsError;
 use raft_tokio::core::{NodeId, Status, Timing};
-use raft_tokio::transport::{Caller, Service};
+use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
 
 use crate::command::{Answer, Command, Operation};
-use crate::config::{ClusterConfig, ConfigError, NodeConfig};
+use crate::config::{ClusterConfig, ConfigError, IdentityError, NodeConfig};
 use crate::key::{Key, KeyError, KeyRange};
 use crate::machine::Machine;
 use crate::protocol::{
@@ -40,24 +40,25 @@ pub struct KeyValueService {
 pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<Machine>, ServeError> {
     let node = config.node(id)?;
     let credentials = config.node_credentials(node)?;
-    credentials.check_validity(SystemTime::now())?;
-    let started = Node::builder(config.cluster(), id, &node.data, listen_address(node)?, credentials)
+    Node::builder(config.cluster(), id, &node.data, listen_address(config, node)?, credentials)
         .peers(config.endpoints())
         .timing(timing)
         .service(|node| Arc::new(KeyValueService::new(node)))
-        .start(Machine::new())?;
-    Ok(started)
+        .start(Machine::new())
+        .map_err(|error| ServeError::from_start(error, config.path()))
 }
 
 /// The socket address that a node listens on.
-fn listen_address(node: &NodeConfig) -> Result<SocketAddr, ServeError> {
+fn listen_address(config: &ClusterConfig, node: &NodeConfig) -> Result<SocketAddr, ServeError> {
     let address = node.listen.as_ref().unwrap_or(&node.address);
-    let resolved = address.to_socket_addrs().map(|mut found| found.next());
-    match resolved {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(ServeError::NoAddress { address: address.clone() }),
-        Err(error) => Err(ServeError::Unresolved { address: address.clone(), error }),
-    }
+    let reason = match address.to_socket_addrs() {
+        Ok(mut found) => match found.next() {
+            Some(found) => return Ok(found),
+            None => "the name has no address".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    };
+    Err(ServeError::Unresolved { address: address.clone(), reason, config: config.path().to_owned() })
 }
 
 /// A node that did not start.
@@ -66,26 +67,50 @@ pub enum ServeError {
     /// The configuration has no such node.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its certificate cannot be used.
+    /// Its certificate cannot be used, or is not its own.
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
+    Identity(#[from] IdentityError),
     /// Its address means nothing here.
-    #[error("cannot resolve {address}, where the node is to listen: {error}")]
+    #[error(
+        "cannot resolve {address}, where it is to listen: {reason}; correct its `address` in {}, or give it a `listen` \
+         address there", config.display()
+    )]
     Unresolved {
         /// The address.
         address: String,
         /// What the operating system says.
-        error: std::io::Error,
+        reason: String,
+        /// The configuration.
+        config: PathBuf,
     },
-    /// Its address has no address.
-    #[error("{address}, where the node is to listen, resolves to nothing")]
-    NoAddress {
+    /// Its address belongs to another machine.
+    #[error(
+        "cannot listen on UDP address {address}: this machine does not have it (`ip address` shows those that it has); \
+         run the node where it belongs, or correct its `address` in {0}; if others reach it there through a router, \
+         add `listen = \"0.0.0.0:{1}\"`", config.display(), address.port()
+    )]
+    ForeignAddress {
         /// The address.
-        address: String,
+        address: SocketAddr,
+        /// The configuration.
+        config: PathBuf,
     },
     /// The replica did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+}
+
+impl ServeError {
+    fn from_start(error: StartError, config: &Path) -> Self {
+        match error {
+            StartError::Transport(TransportError::Bind { address, source })
+                if source.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                Self::ForeignAddress { address, config: config.to_owned() }
+            }
+            other => Self::Start(other),
+        }
+    }
 }
 
 impl KeyValueService {

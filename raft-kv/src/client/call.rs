@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft_tokio::core::NodeId;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dial::CallFailure;
+use super::dial::{CallFailure, DialFailure};
 use super::endpoint::Endpoint;
 use super::error::{AttemptOutcome, ClientError, Trail};
 use super::pool::Pool;
@@ -36,7 +36,9 @@ pub(super) enum Finished {
     Answered(Reply),
     /// With a refusal that another attempt would not change.
     Refused(Refusal),
-    /// Without either.
+    /// Nobody who was asked, and nobody else, will talk to this client.
+    Distrusted,
+    /// Without any of these.
     OutOfTime,
 }
 
@@ -65,7 +67,7 @@ impl Pool {
                 trail.leader_seen = self.leader_seen();
                 return Ok(Finished::OutOfTime);
             }
-            let endpoint = self.choose(target)?;
+            let endpoint = self.choose(target, trail)?;
             let patience = whole_millis(self.patience(silences).min(deadline - now));
             let (outcome, response) = attempt(endpoint, encode(), patience).await;
             let next = match response {
@@ -84,6 +86,9 @@ impl Pool {
                 }
             };
             trail.on_attempt(endpoint.node(), outcome);
+            if trail.is_distrusted() {
+                return Ok(Finished::Distrusted);
+            }
             redirects += 1;
             match next {
                 Next::Finish(finished) => return Ok(finished),
@@ -97,10 +102,10 @@ impl Pool {
         }
     }
 
-    fn choose(&self, target: Target) -> Result<&Arc<Endpoint>, ClientError> {
+    fn choose(&self, target: Target, trail: &Trail) -> Result<&Arc<Endpoint>, ClientError> {
         match target {
-            Target::Leader => self.toward_leader().ok_or(ClientError::NoEndpoints),
-            Target::Any => self.toward_any().ok_or(ClientError::NoEndpoints),
+            Target::Leader => self.toward_leader(trail).ok_or(ClientError::NoEndpoints),
+            Target::Any => self.toward_any(trail).ok_or(ClientError::NoEndpoints),
             Target::Node(node) => self.endpoint(node).ok_or_else(|| ClientError::NoSuchNode {
                 node,
                 known: self.addresses().map(|(node, _)| node).collect(),
@@ -154,7 +159,8 @@ async fn attempt(endpoint: &Arc<Endpoint>, request: Bytes, patience: Duration) -
     let until = Instant::now() + patience;
     let line = match timeout(patience, endpoint.line()).await {
         Ok(Ok(line)) => line,
-        Ok(Err(reason)) => return (AttemptOutcome::Unreachable { reason }, None),
+        Ok(Err(DialFailure::Unreachable(reason))) => return (AttemptOutcome::Unreachable { reason }, None),
+        Ok(Err(DialFailure::Distrusted(distrust))) => return (AttemptOutcome::Distrusted(distrust), None),
         Err(_) => return (AttemptOutcome::Connecting { waited: patience }, None),
     };
     let answers = endpoint.answers();

@@ -10,12 +10,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft_tokio::core::NodeId;
 
+use super::trust::Distrust;
+
 pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Makes connections.
 pub(super) trait Dial: Send + Sync + 'static {
     /// Connects to a node and makes sure that it is that one.
-    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>>;
+    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>>;
+}
+
+/// No connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DialFailure {
+    /// Another attempt may succeed; the text says what is wrong.
+    Unreachable(String),
+    /// Somebody is there, and one side does not accept the other.
+    Distrusted(Distrust),
 }
 
 /// A connection.

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
 
+use raft_tokio::certs::{Identity, Role};
 use raft_tokio::core::{Index, Position, StateMachine as _, Term};
+use raft_tokio::transport::CertificateFault;
 
-use super::dial::{BoxFuture, CallFailure, Line};
+use super::dial::{BoxFuture, CallFailure, DialFailure, Line};
 use super::*;
 use crate::command::{Answer, Command, Operation};
 use crate::envelope::DecodeError;
@@ -48,6 +50,8 @@ struct World {
     leader: Option<u64>,
     hint: Option<u64>,
     down: Vec<u64>,
+    /// Nodes that do not accept the client's certificate.
+    strangers: Vec<u64>,
     /// For the requests that the leader gets, one after the other; then everything is delivered.
     fates: VecDeque<Fate>,
     /// Which node got what, in order.
@@ -74,6 +78,7 @@ impl Cluster {
             leader,
             hint: leader,
             down: Vec::new(),
+            strangers: Vec::new(),
             fates: VecDeque::new(),
             seen: Vec::new(),
         })))
@@ -90,7 +95,7 @@ impl Cluster {
     fn client(&self) -> Client {
         let endpoints = (1..=3).map(|id| (node(id), format!("host{id}:7401"))).collect();
         let dial: Arc<dyn Dial> = Arc::new(self.clone());
-        Client::over(endpoints, Duration::from_secs(5), &dial).expect("because there are endpoints")
+        Client::over(endpoints, Duration::from_secs(5), &dial, presented()).expect("because there are endpoints")
     }
 
     /// A client whose session is open already, so that fates hit the writes that a test makes.
@@ -158,11 +163,15 @@ impl World {
 }
 
 impl Dial for Cluster {
-    fn dial<'a>(&'a self, node: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>> {
+    fn dial<'a>(&'a self, node: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>> {
         let (cluster, node) = (self.clone(), node.as_u64());
         Box::pin(async move {
             if cluster.world().down.contains(&node) {
                 return pending().await;
+            }
+            if cluster.world().strangers.contains(&node) {
+                let distrust = Distrust::Ours { fault: CertificateFault::OtherAuthority };
+                return Err(DialFailure::Distrusted(distrust));
             }
             let line: Arc<dyn Line> = Arc::new(Wire { cluster, node });
             Ok(line)
@@ -176,6 +185,9 @@ impl Line for Wire {
             let request = decode_request(&request).expect("because clients encode requests");
             let outcome = {
                 let mut world = self.cluster.world();
+                if world.strangers.contains(&self.node) {
+                    return Err(CallFailure::NotSent("the node was restarted".to_owned()));
+                }
                 if world.down.contains(&self.node) { None } else { world.take(self.node, &request) }
             };
             match outcome {
@@ -227,6 +239,15 @@ impl World {
                 Ok(Ok(Reply::Registered { session: SessionId::new(77) }))
             }
         })
+    }
+}
+
+/// What a client of these tests shows of itself.
+pub(super) fn presented() -> Presented {
+    let identity = Identity { cluster: ClusterId::new(7), role: Role::Client("tester".to_owned()) };
+    Presented {
+        identity,
+        files: Some(CredentialFiles { authority: "c/ca.pem".into(), certificate: "c/client.pem".into() }),
     }
 }
 
@@ -476,6 +497,55 @@ async fn a_dead_leader_is_left_for_the_next_one() {
     result.expect("because there is a new leader");
     assert_eq!(client.leader(), Some(node(3)));
     assert_eq!(cluster.version("k"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_nodes_that_all_refuse_the_client_end_an_operation_at_once() {
+    let cluster = Cluster::new(Some(1));
+    cluster.world().strangers.extend([1, 2, 3]);
+    let (client, start) = (cluster.client(), Instant::now());
+    let error = client.put("k", "v", PLAIN).await.expect_err("because nobody accepts the client");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let error = client.get("k", Consistency::Linearizable).await.expect_err("because nobody accepts the client");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let error = client.get("k", Consistency::Stale { node: None }).await.expect_err("because nobody does");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let stale = Consistency::Stale { node: Some(node(2)) };
+    let error = client.get("k", stale).await.expect_err("because n2 does not accept the client");
+    assert!(error.to_string().starts_with("n2 and this client do not accept each other\n  tried n2 at"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+}
+
+/// What cannot be reached may accept the client once it comes back, and what accepts it may lead.
+#[tokio::test(start_paused = true)]
+async fn some_nodes_that_refuse_the_client_are_no_reason_to_give_up() {
+    let cluster = Cluster::new(Some(3));
+    cluster.world().strangers.extend([1, 2]);
+    cluster.client().put("k", "v", PLAIN).await.expect("because the leader accepts the client");
+    cluster.world().down.push(3);
+    let error = cluster.client().put("k", "v", PLAIN).await.expect_err("because the leader is down");
+    assert!(matches!(error, ClientError::Unavailable(_)), "{error}");
+    let come_back = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.world().down.clear();
+    };
+    let client = cluster.client();
+    let (result, ()) = tokio::join!(client.put("k", "v", PLAIN), come_back);
+    result.expect("because the leader has come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_may_be_applied_stays_unknown_when_the_client_is_refused_afterwards() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    cluster.fates(&[Fate::Silence]);
+    let come_back_with_other_certificates = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        cluster.world().strangers.extend([1, 2, 3]);
+    };
+    let (result, ()) = tokio::join!(client.put("k", "v", PLAIN), come_back_with_other_certificates);
+    let error = result.expect_err("because nobody accepts the client any more");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Distrusted, .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
