@@ -414,6 +414,7 @@ impl Client {
         trail.nothing_applied();
         match finished {
             Finished::Answered(Reply::Registered { session }) => {
+                tracing::info!(%session, "session opened");
                 let open = Arc::new(OpenSession::new(session));
                 *current = Some(open.clone());
                 Ok(open)

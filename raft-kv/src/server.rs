@@ -4,18 +4,22 @@
 //! applied; a read looks at the machine. Everything that could be wrong with a request is found
 //! before anything is proposed.
 
+mod journal;
+
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use raft_tokio::core::{NodeId, Status, Timing};
 use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
 
+use self::journal::Journal;
 use crate::command::{Answer, Command, Operation};
 use crate::config::{ClusterConfig, ConfigError, IdentityError, NodeConfig};
 use crate::key::{Key, KeyError, KeyRange};
@@ -29,6 +33,7 @@ use crate::store::{Count, Page, PageLimit};
 /// Answers the clients of one node.
 pub struct KeyValueService {
     node: Node<Machine>,
+    journal: Arc<Journal>,
 }
 
 /// Starts node `id` of the cluster that `config` describes, with its service for clients, on the
@@ -116,19 +121,28 @@ impl ServeError {
 impl KeyValueService {
     /// A service on top of `node`.
     pub fn new(node: Node<Machine>) -> Self {
-        Self { node }
+        Self { node, journal: Arc::default() }
     }
 }
 
 impl Service for KeyValueService {
-    fn call(&self, _caller: &Caller, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
-        let node = self.node.clone();
-        Box::pin(async move { encode_response(&respond(&node, &request).await) })
+    fn call(&self, caller: &Caller, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
+        let (node, journal, caller) = (self.node.clone(), self.journal.clone(), caller.clone());
+        Box::pin(async move {
+            let (begun, asked) = (Instant::now(), parse(&request));
+            journal.on_request(&caller, request.len(), &asked);
+            let response = match asked {
+                Ok(asked) => respond(&node, asked).await,
+                Err(refusal) => Err(refusal),
+            };
+            journal.on_response(&caller, begun.elapsed(), &response);
+            encode_response(&response)
+        })
     }
 }
 
-async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
-    match parse(bytes)? {
+async fn respond(node: &Node<Machine>, asked: Asked) -> Response {
+    match asked {
         Asked::Write(command) => write(node, &command).await,
         Asked::Range { range, limit, freshness } => {
             read(node, freshness, move |machine| page(machine, &range, limit)).await

@@ -60,7 +60,7 @@ impl Pool {
         trail: &mut Trail,
         deadline: Instant,
     ) -> Result<Finished, ClientError> {
-        let (mut silences, mut redirects, mut pause) = (0, 0, PAUSE_MIN);
+        let (mut silences, mut attempts, mut pause) = (0, 0_usize, PAUSE_MIN);
         loop {
             let now = Instant::now();
             if now >= deadline {
@@ -69,33 +69,44 @@ impl Pool {
             }
             let endpoint = self.choose(target, trail)?;
             let patience = whole_millis(self.patience(silences).min(deadline - now));
-            let (outcome, response) = attempt(endpoint, encode(), patience).await;
+            let (node, request) = (endpoint.node(), encode());
+            attempts += 1;
+            tracing::debug!(%node, attempt = attempts, bytes = request.len(), "asking");
+            let (outcome, response) = attempt(endpoint, request, patience).await;
             let next = match response {
                 Some(response) => {
-                    self.on_answer(endpoint.node(), now.elapsed());
-                    self.on_response(target, endpoint.node(), response)
+                    self.on_answer(node, now.elapsed());
+                    self.on_response(target, node, response)
                 }
                 // A connection that broke says little about the node; a new one will tell.
                 None if outcome.broke_connection() => Next::Pause,
                 None => {
                     // A handshake goes on without us, so waiting longer for it wins nothing.
                     silences += u32::from(matches!(outcome, AttemptOutcome::NoAnswer { .. }));
-                    self.on_silence(endpoint.node());
+                    self.on_silence(node);
                     // What fails at once must not be repeated at once.
                     if now.elapsed() < PAUSE_MIN { Next::Pause } else { Next::Elsewhere }
                 }
             };
-            trail.on_attempt(endpoint.node(), outcome);
+            trail.on_attempt(node, outcome);
             if trail.is_distrusted() {
                 return Ok(Finished::Distrusted);
             }
-            redirects += 1;
+            let outcome = trail.outcome(node).map(tracing::field::display);
             match next {
-                Next::Finish(finished) => return Ok(finished),
+                Next::Finish(finished) => {
+                    tracing::debug!(%node, attempt = attempts, outcome, elapsed = ?now.elapsed(), "settled");
+                    return Ok(finished);
+                }
                 // Nodes that point at each other are in the middle of an election.
-                Next::Elsewhere if redirects % (self.len() + 1) != 0 => {}
+                Next::Elsewhere if !attempts.is_multiple_of(self.len() + 1) => {
+                    tracing::info!(%node, attempt = attempts, outcome, "asking elsewhere");
+                }
                 Next::Elsewhere | Next::Pause => {
-                    sleep_until((Instant::now() + self.jitter.spread(pause)).min(deadline)).await;
+                    let end = (Instant::now() + self.jitter.spread(pause)).min(deadline);
+                    let pause_now = end.saturating_duration_since(Instant::now());
+                    tracing::info!(%node, attempt = attempts, outcome, pause = ?pause_now, "asking again");
+                    sleep_until(end).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }

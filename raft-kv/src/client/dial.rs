@@ -21,11 +21,13 @@ pub(super) trait Dial: Send + Sync + 'static {
 }
 
 /// No connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DialFailure {
     /// Another attempt may succeed; the text says what is wrong.
+    #[error("{0}")]
     Unreachable(String),
     /// Somebody is there, and one side does not accept the other.
+    #[error("{0}")]
     Distrusted(Distrust),
 }
 

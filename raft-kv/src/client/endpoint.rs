@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use raft_tokio::core::NodeId;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::dial::{Dial, DialFailure, Line};
 
@@ -77,13 +77,21 @@ impl Endpoint {
     }
 
     async fn dial(self: Arc<Self>, failures: u32, report: watch::Sender<Option<Dialed>>) {
+        let (node, begun) = (self.node, Instant::now());
+        tracing::info!(%node, address = self.address, "dialling");
         let limit = HANDSHAKE_MIN.saturating_mul(1 << failures.min(8)).min(HANDSHAKE_MAX);
         let dialed = timeout(limit, self.dial.dial(self.node, &self.address)).await;
         let dialed = dialed
             .unwrap_or_else(|_| Err(DialFailure::Unreachable(format!("no answer to the handshake within {limit:?}"))));
         *self.state() = match &dialed {
-            Ok(line) => State::Open { line: line.clone() },
-            Err(_) => State::Closed { failures: failures.saturating_add(1) },
+            Ok(line) => {
+                tracing::info!(%node, elapsed = ?begun.elapsed(), "connected");
+                State::Open { line: line.clone() }
+            }
+            Err(failure) => {
+                tracing::info!(%node, elapsed = ?begun.elapsed(), "not connected: {failure}");
+                State::Closed { failures: failures.saturating_add(1) }
+            }
         };
         // Nobody may be waiting any more.
         report.send(Some(dialed)).ok();
@@ -93,6 +101,7 @@ impl Endpoint {
     pub(super) fn discard(&self, broken: &Arc<dyn Line>) {
         let mut state = self.state();
         if matches!(&*state, State::Open { line } if Arc::ptr_eq(line, broken)) {
+            tracing::info!(node = %self.node, "the connection is given up");
             *state = State::Closed { failures: 0 };
         }
     }

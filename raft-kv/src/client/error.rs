@@ -323,6 +323,11 @@ impl Trail {
         self.may_be_applied = false;
     }
 
+    /// How far the last attempt at this endpoint got.
+    pub(super) fn outcome(&self, node: NodeId) -> Option<&AttemptOutcome> {
+        self.endpoints.get(&node)?.last.as_ref()
+    }
+
     pub(super) fn on_attempt(&mut self, node: NodeId, outcome: AttemptOutcome) {
         self.may_be_applied |= outcome.may_be_applied();
         if let Some(endpoint) = self.endpoints.get_mut(&node) {

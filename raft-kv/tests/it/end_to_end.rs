@@ -87,6 +87,48 @@ fn values_and_keys_are_any_bytes() {
 }
 
 #[test]
+fn regress_what_client_and_server_do_is_logged_if_that_is_asked_for() {
+    let mut cluster = Cluster::init(1);
+    cluster.start_node_with(1, &["-v"]);
+    cluster.wait_for_verdict("HEALTHY");
+    let address = cluster.config().endpoints().into_values().next().expect("because there is one node");
+
+    let put = cluster.run(&["put", "secret-key", "secret-value", "-v"]);
+    assert_eq!((put.status, put.stdout.as_str()), (Some(0), "revision 2\n"));
+    for part in ["INFO", "dialling node=n1", &address, "connected node=n1", "session opened session="] {
+        assert!(put.stderr.contains(part), "there is no \"{part}\" in {put:#?}");
+    }
+    assert!(!put.stderr.contains("attempt="), "each attempt is a detail: {put:#?}");
+    let get = cluster.run(&["get", "secret-key", "-vv"]);
+    assert_eq!((get.status, get.stdout.as_str()), (Some(0), "secret-value\n"));
+    for part in ["DEBUG", "asking node=n1 attempt=1", "settled node=n1 attempt=1 outcome=answered elapsed="] {
+        assert!(get.stderr.contains(part), "there is no \"{part}\" in {get:#?}");
+    }
+    let (path, mut command) = (cluster.config_path(), raft_kv());
+    command.args(["get", "secret-key", "--config", text(&path)]).env("RUST_LOG", "raft_kv::client=info");
+    let get = Ended::from(command.output().expect("because the program was built for this test"));
+    assert!(get.stderr.contains("dialling node=n1") && get.stdout == "secret-value\n", "{get:#?}");
+
+    // Nobody leads any more: each retry is told, with its reason.
+    cluster.kill_node(1);
+    let get = cluster.run(&["get", "secret-key", "--timeout", "3s", "-v"]);
+    let retry = get.stderr.lines().find(|line| line.contains("asking again"));
+    let retry = retry.expect("because it is asked more than once");
+    for part in ["node=n1", "attempt=", "outcome=", "pause="] {
+        assert!(retry.contains(part), "there is no \"{part}\" in {retry}");
+    }
+
+    // The server names the kind of each request, but no keys and values.
+    let log = cluster.log(1);
+    for part in
+        ["asked client=\"client\"", "request=\"register\"", "request=\"put\"", "request=\"range\"", "answered client="]
+    {
+        assert!(log.contains(part), "there is no \"{part}\" in {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
 fn a_file_is_loaded_and_every_node_has_it() {
     let cluster = Cluster::start(3);
     cluster.wait_for_verdict("HEALTHY");
