@@ -28,6 +28,7 @@ pub use self::trust::{CredentialFiles, Distrust};
 
 use self::call::{Finished, Target};
 use self::dial::Dial;
+use self::error::HeldUp;
 use self::pool::Pool;
 use self::quic::QuicDial;
 use self::tickets::{OpenSession, Sessions};
@@ -366,6 +367,7 @@ impl Client {
         loop {
             let session = self.session(&mut trail, deadline).await?;
             let Some(place) = session.take_place(deadline).await else {
+                trail.on_held_up(HeldUp::Window);
                 return Err(ClientError::Unavailable(Box::new(trail)));
             };
             let encode = || encode_request(&request(place.ticket()));
@@ -400,6 +402,7 @@ impl Client {
     async fn session(&self, trail: &mut Trail, deadline: Instant) -> Result<Arc<OpenSession>, ClientError> {
         let Shared { pool, sessions, .. } = &*self.shared;
         let Some(mut current) = sessions.lock_until(deadline).await else {
+            trail.on_held_up(HeldUp::Session);
             return Err(ClientError::Unavailable(Box::new(trail.clone())));
         };
         if let Some(open) = &*current {
@@ -422,7 +425,13 @@ impl Client {
             Finished::Answered(_) => Err(ClientError::Confused),
             Finished::Refused(refusal) => Err(refused(refusal)),
             Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail.clone()))),
-            Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail.clone()))),
+            Finished::OutOfTime => {
+                // Its turn came when the time was up.
+                if trail.attempts() == 0 {
+                    trail.on_held_up(HeldUp::Session);
+                }
+                Err(ClientError::Unavailable(Box::new(trail.clone())))
+            }
         }
     }
 

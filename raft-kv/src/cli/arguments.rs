@@ -61,6 +61,22 @@ pub(crate) enum Command {
     Status(Status),
 }
 
+impl Command {
+    /// How its result is to be printed, if that can be chosen.
+    pub(crate) fn output(&self) -> Option<Format> {
+        let flag = match self {
+            Self::Demo(_) | Self::Init(_) | Self::Serve(_) => return None,
+            Self::Put(put) => put.output,
+            Self::Get(get) => get.output,
+            Self::Del(del) => del.output,
+            Self::Range(range) => range.output,
+            Self::Load(load) => load.output,
+            Self::Status(status) => status.output,
+        };
+        Some(flag.output)
+    }
+}
+
 /// Start a cluster of real processes, kill its leader while it is written to, and check what is left
 ///
 /// Starts `--nodes` processes of this program with TLS on, in a temporary folder and on free
@@ -302,7 +318,7 @@ pub(crate) enum Format {
     Plain,
     /// With every field, in columns
     Table,
-    /// One JSON document
+    /// One JSON document, also for an error: with error, code and exit_status
     Json,
 }
 

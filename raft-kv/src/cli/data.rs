@@ -180,7 +180,8 @@ fn before(previous: Option<Metadata>) -> String {
     }
 }
 
-fn metadata_json(metadata: Metadata) -> serde_json::Value {
+/// Revisions and version as JSON.
+pub(crate) fn metadata_json(metadata: Metadata) -> serde_json::Value {
     json!({
         "create_revision": metadata.create_revision.as_u64(),
         "mod_revision": metadata.mod_revision.as_u64(),

@@ -137,7 +137,19 @@ pub struct Trail {
     /// The leader that the client saw last, and when.
     pub leader_seen: Option<(NodeId, Instant)>,
     presented: Arc<Presented>,
+    held_up: Option<HeldUp>,
     may_be_applied: bool,
+}
+
+/// What a write has waited for instead of being tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeldUp {
+    /// All writes of a client go through one session.
+    #[error("it waited for its turn: another write of this client was trying to open their session")]
+    Session,
+    /// So many answers a session can have outstanding.
+    #[error("it waited for its turn: too many other writes of this client have no answer yet")]
+    Window,
 }
 
 /// What an operation needs.
@@ -217,6 +229,20 @@ impl AttemptOutcome {
         matches!(self, Self::NotSent { .. } | Self::Lost { .. })
     }
 
+    /// What to tell of the last attempt, if this one came before: of two equal silences the longer
+    /// one, because the end of the operation's time cuts the last one short.
+    fn after(self, before: &Self) -> Self {
+        match (self, before) {
+            (Self::Connecting { waited }, Self::Connecting { waited: earlier }) => {
+                Self::Connecting { waited: waited.max(*earlier) }
+            }
+            (Self::NoAnswer { waited }, Self::NoAnswer { waited: earlier }) => {
+                Self::NoAnswer { waited: waited.max(*earlier) }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Whether a write may have got into a log by this attempt.
     fn may_be_applied(&self) -> bool {
         match self {
@@ -254,7 +280,7 @@ impl Trail {
         let endpoints = endpoints
             .map(|(node, address)| (node, EndpointTrail { address: address.to_owned(), attempts: 0, last: None }))
             .collect();
-        Self { need, timeout, endpoints, leader_seen: None, presented, may_be_applied: false }
+        Self { need, timeout, endpoints, leader_seen: None, presented, held_up: None, may_be_applied: false }
     }
 
     /// What came of it, if nothing was done.
@@ -323,6 +349,16 @@ impl Trail {
         self.may_be_applied = false;
     }
 
+    /// How many attempts there were in all.
+    pub fn attempts(&self) -> u64 {
+        self.endpoints.values().map(|endpoint| endpoint.attempts).sum()
+    }
+
+    /// The time went by before the first attempt.
+    pub(super) fn on_held_up(&mut self, by: HeldUp) {
+        self.held_up = Some(by);
+    }
+
     /// How far the last attempt at this endpoint got.
     pub(super) fn outcome(&self, node: NodeId) -> Option<&AttemptOutcome> {
         self.endpoints.get(&node)?.last.as_ref()
@@ -332,7 +368,10 @@ impl Trail {
         self.may_be_applied |= outcome.may_be_applied();
         if let Some(endpoint) = self.endpoints.get_mut(&node) {
             endpoint.attempts += 1;
-            endpoint.last = Some(outcome);
+            endpoint.last = Some(match endpoint.last.take() {
+                Some(before) => outcome.after(&before),
+                None => outcome,
+            });
         }
     }
 }
@@ -348,6 +387,9 @@ impl fmt::Display for Trail {
                 Some(last) if *attempts == 1 => writeln!(f, ", once: {last}")?,
                 Some(last) => writeln!(f, ", {attempts} times, last: {last}")?,
             }
+        }
+        if let Some(held_up) = self.held_up {
+            writeln!(f, "  {held_up}")?;
         }
         if let Some(remedy) = self.remedy() {
             write!(f, "  {remedy}")?;
@@ -440,6 +482,19 @@ mod tests {
              give the node a new certificate of the cluster's authority, or set this machine's clock\n  \
              use the configuration and the certificates of the cluster that runs at these addresses"
         );
+    }
+
+    #[test]
+    fn of_two_silences_the_longer_one_is_told() {
+        let mut trail = trail();
+        for waited in [250, 5] {
+            trail.on_attempt(node(3), AttemptOutcome::Connecting { waited: Duration::from_millis(waited) });
+        }
+        let waited = Duration::from_millis(250);
+        assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::Connecting { waited }));
+        trail.on_attempt(node(3), AttemptOutcome::NoAnswer { waited: Duration::from_millis(5) });
+        let waited = Duration::from_millis(5);
+        assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::NoAnswer { waited }));
     }
 
     #[test]

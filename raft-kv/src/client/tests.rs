@@ -315,6 +315,18 @@ async fn a_write_that_was_never_sent_certainly_was_not_done() {
     assert!(text.contains("is not the leader and knows of none"), "{text}");
 }
 
+/// The one that opens the session for all is tried; the others say what they have waited for.
+#[tokio::test(start_paused = true)]
+async fn regress_a_write_that_waited_for_another_one_says_so() {
+    let cluster = Cluster::new(None);
+    let client = cluster.client();
+    let (first, second) = tokio::join!(client.put("a", "v", PLAIN), client.put("b", "v", PLAIN));
+    let first = first.expect_err("because there is no leader").to_string();
+    let second = second.expect_err("because there is no leader").to_string();
+    assert!(first.contains(" times, last: is not the leader") && !first.contains("waited for its turn"), "{first}");
+    assert!(second.contains("not tried\n  it waited for its turn: another write of this client"), "{second}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_sent_and_not_answered_is_unknown_and_never_failed() {
     for fate in [Fate::Silence, Fate::LoseRequest] {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Ended, raft_kv, run_with_input, text};
+use crate::support::{Cluster, Ended, raft_kv, run, run_with_input, text};
 
 fn as_json(ended: Ended) -> Value {
     parsed(&ended.expect_output())
@@ -150,6 +150,41 @@ fn a_file_is_loaded_and_every_node_has_it() {
     let path = cluster.config_path();
     let document = loaded(&run_with_input(&["load", "-", "--config", text(&path), "-o", "json"], &content));
     assert_eq!(document["revision"], json!(4001));
+}
+
+#[test]
+fn regress_a_load_without_a_quorum_says_what_was_tried_and_how_far_it_came() {
+    let cluster = Cluster::init(3);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
+    let ended = cluster.run(&["load", sample, "--timeout", "1s"]);
+    ended
+        .expect_error(6, &["0 of 2,000 lines of", "sample.tsv", "0 perhaps stored, 2,000 not", "no leader could take"]);
+    assert!(!ended.stderr.contains("waited for its turn") && ended.stderr.contains("did not answer"), "{ended:#?}");
+    let ended = cluster.run(&["load", sample, "--timeout", "1s", "-o", "json"]);
+    let document = parsed(&ended.stdout);
+    assert_eq!(document["code"], json!("unavailable"));
+    assert_eq!(
+        (&document["stored"], &document["unknown"], &document["not_stored"]),
+        (&json!(0), &json!(0), &json!(2000))
+    );
+}
+
+#[test]
+fn regress_a_failure_is_json_as_well_if_json_was_asked_for() {
+    let cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    cluster.run(&["put", "a", "1"]).expect_output();
+    let ended = cluster.run(&["put", "a", "2", "--if-rev", "7", "-o", "json"]);
+    assert_eq!(ended.status, Some(4), "{ended:#?}");
+    assert!(ended.stderr.starts_with("error: nothing was changed"), "{ended:#?}");
+    let document = parsed(&ended.stdout);
+    let current = json!({ "create_revision": 2, "mod_revision": 2, "version": 1 });
+    let error = "nothing was changed, because the key is at revision 2";
+    let expected =
+        json!({ "error": error, "code": "condition_failed", "exit_status": 4, "revision": 2, "current": current });
+    assert_eq!(document, expected);
+    let document = parsed(&run(&["get", "a", "--config", "no/such.toml", "-o", "json"]).stdout);
+    assert_eq!((&document["code"], &document["exit_status"]), (&json!("usage"), &json!(2)));
 }
 
 #[test]
