@@ -242,6 +242,7 @@ pub enum Observation {
 
 /// How a leader supplies a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ProgressMode {
     /// One append at a time, to find where the logs agree.
     Probe,

@@ -116,7 +116,10 @@ impl Raft {
                 commit: state.commit,
                 applied: state.applying.applied,
                 committed_in_term,
+                bytes: state.log.bytes_after(state.log.base().index),
                 cached_bytes: state.log.cached_bytes(),
+                snapshot: state.snapshots.last(),
+                snapshot_bytes: state.snapshots.newest.as_ref().map_or(0, |meta| meta.bytes),
             },
             peers,
             load: LoadStatus {

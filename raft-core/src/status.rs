@@ -48,8 +48,14 @@ pub struct LogStatus {
     pub applied: Index,
     /// Whether an entry of the current term is committed; only then may a leader answer reads.
     pub committed_in_term: bool,
+    /// Bytes of entries after the base, roughly.
+    pub bytes: u64,
     /// Bytes of entries in memory.
     pub cached_bytes: u64,
+    /// Where the newest snapshot ends; `0@0` if there is none.
+    pub snapshot: Position,
+    /// How large it is.
+    pub snapshot_bytes: u64,
 }
 
 /// What a leader believes of a peer.

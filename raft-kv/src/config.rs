@@ -3,16 +3,16 @@
 //! One TOML file serves every node and every client: the cluster's id, where each node listens
 //! and keeps its data, and the certificates. Paths in it are relative to the file.
 
+mod credentials;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use raft_tokio::certs::{Credentials, CredentialsError};
-use raft_tokio::core::{ClusterId, Membership, NodeId};
+use raft_tokio::core::{ClusterId, Leases, Limits, Membership, NodeId, Priority};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::client::ClientConfig;
+pub use self::credentials::IdentityError;
 
 /// A cluster, as its file describes it. If it exists, it is consistent: at least one node, no
 /// id, address or data directory twice.
@@ -22,6 +22,8 @@ pub struct ClusterConfig {
     cluster: ClusterId,
     authority: PathBuf,
     client: Identity,
+    limits: Limits,
+    leases: Option<Leases>,
     nodes: BTreeMap<NodeId, NodeConfig>,
 }
 
@@ -36,6 +38,8 @@ pub struct NodeConfig {
     pub listen: Option<String>,
     /// Its data directory.
     pub data: PathBuf,
+    /// How eagerly it runs for leader.
+    pub priority: Priority,
     /// Its certificate and key.
     pub identity: Identity,
 }
@@ -88,9 +92,24 @@ impl ClusterConfig {
         &self.path
     }
 
+    /// The file with the certificate of the cluster's authority.
+    pub fn authority(&self) -> &Path {
+        &self.authority
+    }
+
     /// The cluster's id.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// What a node keeps, and when it writes snapshots.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Whether, and how, the cluster reads by lease.
+    pub fn leases(&self) -> Option<Leases> {
+        self.leases
     }
 
     /// The nodes, by id.
@@ -114,23 +133,6 @@ impl ClusterConfig {
     pub fn endpoints(&self) -> BTreeMap<NodeId, String> {
         self.nodes().map(|node| (node.id, node.address.clone())).collect()
     }
-
-    /// What a node proves itself with.
-    ///
-    /// # Errors
-    /// If one of the files cannot be read, or is not what it should be.
-    pub fn node_credentials(&self, node: &NodeConfig) -> Result<Credentials, CredentialsError> {
-        Credentials::from_files(&self.authority, &node.identity.certificate, &node.identity.key)
-    }
-
-    /// What a client of this cluster needs to know.
-    ///
-    /// # Errors
-    /// If one of the credentials' files cannot be read, or is not what it should be.
-    pub fn client(&self, timeout: Duration) -> Result<ClientConfig, CredentialsError> {
-        let credentials = Credentials::from_files(&self.authority, &self.client.certificate, &self.client.key)?;
-        Ok(ClientConfig { endpoints: self.endpoints(), cluster: self.cluster, credentials, timeout })
-    }
 }
 
 /// The file, as it is written. What has a span can be complained about by line.
@@ -139,6 +141,9 @@ impl ClusterConfig {
 struct Written {
     cluster: Spanned<String>,
     tls: WrittenTls,
+    #[serde(default)]
+    snapshots: WrittenSnapshots,
+    leases: Option<WrittenLeases>,
     #[serde(rename = "node", default)]
     nodes: Vec<Spanned<WrittenNode>>,
 }
@@ -151,16 +156,46 @@ struct WrittenTls {
     client_key: Spanned<PathBuf>,
 }
 
+/// When snapshots are taken; each of these may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSnapshots {
+    entries: Option<Spanned<u64>>,
+    bytes: Option<Spanned<u64>>,
+    retain_bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLeases {
+    drift_ppm: Spanned<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenPriority {
+    #[default]
+    High,
+    Middle,
+    Low,
+    Never,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenNode {
     id: Spanned<u64>,
     address: Spanned<String>,
     listen: Option<Spanned<String>>,
+    #[serde(default)]
+    priority: WrittenPriority,
     data: Spanned<PathBuf>,
     certificate: Spanned<PathBuf>,
     key: Spanned<PathBuf>,
 }
+
+/// As many as can be members at once.
+const NODES_MAX: usize = Membership::VOTERS_MAX + Membership::LEARNERS_MAX;
 
 /// Where a value is, what it is called, and what is wrong with it.
 type Complaint = (usize, &'static str, ValueProblem);
@@ -193,11 +228,15 @@ impl Written {
         }
         match nodes.len() {
             0 => return Err((0, "node", ValueProblem::NoNode)),
-            found if found > Membership::VOTERS_MAX => {
-                return Err((0, "node", ValueProblem::TooManyNodes { found, max: Membership::VOTERS_MAX }));
+            found if found > NODES_MAX => {
+                return Err((0, "node", ValueProblem::TooManyNodes { found, max: NODES_MAX }));
             }
             _ => {}
         }
+        let leases = self.leases.map(|WrittenLeases { drift_ppm }| {
+            let unbearable = |_| ValueProblem::TooMuchDrift { max: Leases::DRIFT_PPM_MAX };
+            Leases::new(*drift_ppm.get_ref()).map_err(|error| (drift_ppm.span().start, "drift_ppm", unbearable(error)))
+        });
         Ok(ClusterConfig {
             path: path.to_owned(),
             cluster,
@@ -206,8 +245,38 @@ impl Written {
                 certificate: file(root, "client_certificate", &self.tls.client_certificate)?,
                 key: file(root, "client_key", &self.tls.client_key)?,
             },
+            limits: self.snapshots.limits()?,
+            leases: leases.transpose()?,
             nodes,
         })
+    }
+}
+
+impl WrittenSnapshots {
+    fn limits(&self) -> Result<Limits, Complaint> {
+        let Limits { snapshot_entries, snapshot_bytes, retain_bytes, .. } = Limits::DEFAULT;
+        let some = |written: &Option<Spanned<u64>>, field, default| match written {
+            Some(zero) if *zero.get_ref() == 0 => Err((zero.span().start, field, ValueProblem::Zero)),
+            Some(number) => Ok(*number.get_ref()),
+            None => Ok(default),
+        };
+        Ok(Limits {
+            snapshot_entries: some(&self.entries, "entries", snapshot_entries)?,
+            snapshot_bytes: some(&self.bytes, "bytes", snapshot_bytes)?,
+            retain_bytes: self.retain_bytes.unwrap_or(retain_bytes),
+            ..Limits::DEFAULT
+        })
+    }
+}
+
+impl From<WrittenPriority> for Priority {
+    fn from(written: WrittenPriority) -> Self {
+        match written {
+            WrittenPriority::High => Self::High,
+            WrittenPriority::Middle => Self::Middle,
+            WrittenPriority::Low => Self::Low,
+            WrittenPriority::Never => Self::Never,
+        }
     }
 }
 
@@ -224,6 +293,7 @@ impl WrittenNode {
             address: self.address.get_ref().clone(),
             listen: self.listen.as_ref().map(|listen| listen.get_ref().clone()),
             data: file(root, "data", &self.data)?,
+            priority: self.priority.into(),
             identity: Identity {
                 certificate: file(root, "certificate", &self.certificate)?,
                 key: file(root, "key", &self.key)?,
@@ -336,6 +406,15 @@ pub enum ValueProblem {
     NotAnAddress {
         /// What it is instead.
         found: String,
+    },
+    /// Nothing would ever reach it.
+    #[error("is 0; it is at least 1")]
+    Zero,
+    /// Clocks that drift so far are none.
+    #[error("is too much: clocks that drift by more than {max} ppm cannot be relied on; do without [leases]")]
+    TooMuchDrift {
+        /// The most there may be.
+        max: u32,
     },
     /// No path.
     #[error("is empty; it names a file or directory")]

@@ -100,24 +100,29 @@ impl Plan {
             self.cluster
         );
         for (Member { node, .. }, address) in &self.nodes {
-            let (id, address) = (node.as_u64(), toml::Value::from(address.as_str()));
-            text += &format!(
-                "\n[[node]]\n\
-                 id = {id}\n\
-                 address = {address}\n\
-                 data = \"{node}\"\n\
-                 certificate = \"certs/{node}.pem\"\n\
-                 key = \"certs/{node}.key\"\n"
-            );
+            text += &node_text(*node, address);
         }
         text
     }
 }
 
+/// A node's part of the configuration file.
+pub(crate) fn node_text(node: NodeId, address: &str) -> String {
+    let (id, address) = (node.as_u64(), toml::Value::from(address));
+    format!(
+        "\n[[node]]\n\
+         id = {id}\n\
+         address = {address}\n\
+         data = \"{node}\"\n\
+         certificate = \"certs/{node}.pem\"\n\
+         key = \"certs/{node}.key\"\n"
+    )
+}
+
 /// Everybody may read it.
-const PUBLIC: u32 = 0o644;
+pub(crate) const PUBLIC: u32 = 0o644;
 /// Only its owner may.
-const SECRET: u32 = 0o600;
+pub(crate) const SECRET: u32 = 0o600;
 
 /// Runs `populate` on an empty directory and makes that one `target`, if it succeeded.
 fn all_or_nothing(target: &Path, populate: impl FnOnce(&Path) -> Result<(), InitError>) -> Result<(), InitError> {
@@ -180,12 +185,14 @@ fn fill(target: &Path, staging: &TempDir) -> Result<(), InitError> {
 }
 
 fn write_file(path: &Path, content: &str, mode: u32) -> Result<(), InitError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| cannot_write(path, error))
+    write_new(path, content, mode).map_err(|error| cannot_write(path, error))
+}
+
+/// Writes a file that was not there before, durably.
+pub(crate) fn write_new(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
 }
 
 fn sync_directory(path: &Path) -> Result<(), InitError> {

@@ -39,6 +39,7 @@ mod digest;
 mod envelope;
 mod image;
 pub mod init;
+pub mod join;
 pub mod key;
 pub mod load;
 pub mod machine;

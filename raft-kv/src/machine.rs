@@ -112,8 +112,7 @@ impl StateMachine for Machine {
         let Image { applied, revision, pairs, sessions, hash } = Image::decode(snapshot)?;
         let contradiction = |what: &str| RestoreError { reason: format!("its {what} contradict themselves") };
         let store = Store::restored(revision, pairs).ok_or_else(|| contradiction("keys"))?;
-        let sessions =
-            Sessions::restored(self.sessions.limits(), sessions).ok_or_else(|| contradiction("sessions"))?;
+        let sessions = Sessions::restored(self.sessions.limits(), sessions).ok_or_else(|| contradiction("sessions"))?;
         let restored = Self { store, sessions, applied };
         let found = restored.hash();
         if found != hash {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use raft_tokio::core::{ClusterId, Index, NodeId, RoleKind, Term};
+use raft_tokio::core::{Change, ClusterId, Index, NodeId, Position, ProgressMode, RoleKind, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::StateHash;
@@ -27,8 +27,13 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a request that are neither key nor value, at most: an envelope and a few varints.
 const REQUEST_OVERHEAD_MAX: usize = 128;
 
-/// The version of the encoding of requests and responses.
-const VERSION: u8 = 1;
+/// So many pairs one request counts at most; the client asks again for the rest. It takes about as
+/// long as a page of short pairs, and nothing else happens on the node meanwhile.
+pub const COUNT_STEPS_MAX: usize = 1 << 14;
+
+/// The version of the encoding of requests and responses. In version 1 each page of a range
+/// counted the whole range.
+const VERSION: u8 = 2;
 
 /// What a client asks for.
 ///
@@ -71,6 +76,28 @@ pub enum Request {
     },
     /// Say how this node is. Needs no other node.
     Status,
+    /// Count the pairs of a range, as far as one request may.
+    Count {
+        /// The range.
+        range: KeyRange,
+        /// How fresh the answer has to be.
+        freshness: Freshness,
+    },
+    /// Change the membership, all at once.
+    Change {
+        /// The configuration that the change is meant for, by the index of its log entry; `None`:
+        /// whichever is in force.
+        expected: Option<Index>,
+        /// What to change.
+        changes: Vec<Change>,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// To whom; `None`: to the best.
+        to: Option<NodeId>,
+    },
+    /// Write a snapshot and cut the log.
+    Snapshot,
 }
 
 /// The place of a write in its session.
@@ -84,6 +111,15 @@ pub struct Ticket {
     pub acknowledged: Sequence,
 }
 
+impl Ticket {
+    /// The one whose encoding is the longest.
+    pub(crate) const LONGEST: Self = Self {
+        session: SessionId::new(u64::MAX),
+        sequence: Sequence::new(u64::MAX),
+        acknowledged: Sequence::new(u64::MAX),
+    };
+}
+
 /// How fresh a read has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freshness {
@@ -91,6 +127,9 @@ pub enum Freshness {
     Linearizable,
     /// It sees what this node has applied, which may be behind. Needs no other node.
     Stale,
+    /// As linearizable, but the leader may rely on the promises of a majority, if the cluster was
+    /// set up for that, instead of asking.
+    Lease,
 }
 
 /// What a server answers.
@@ -124,13 +163,37 @@ pub enum Reply {
         kvs: Vec<KeyValue>,
         /// Whether there are further ones.
         more: bool,
-        /// How many pairs the range holds, limits aside.
-        count: u64,
         /// The store's revision.
         revision: Revision,
     },
     /// How the node is.
     Status(Box<NodeStatus>),
+    /// So many pairs there are.
+    Counted {
+        /// How many, up to the rest.
+        count: u64,
+        /// What is left to count, by another request; `None`: nothing.
+        rest: Option<KeyRange>,
+        /// The store's revision.
+        revision: Revision,
+    },
+    /// The membership is as wished.
+    Changed {
+        /// The configuration by now.
+        configuration: Index,
+        /// The id of the member that was added, or had been before.
+        node: Option<NodeId>,
+    },
+    /// This node leads no longer.
+    Transferred {
+        /// Who does, if that is known already.
+        leader: Option<NodeId>,
+    },
+    /// There is a snapshot.
+    SnapshotTaken {
+        /// The last entry that it covers.
+        last: Position,
+    },
 }
 
 /// Why a request was not carried out, or is not known to be.
@@ -147,7 +210,7 @@ pub enum Refusal {
     Busy,
     /// A write that may or may not be carried out in the end: leadership was lost while it was
     /// on its way. Retrying it with the same ticket is safe.
-    #[error("lost its leadership before the write was committed")]
+    #[error("took the write, but cannot say what became of it; its leadership may have ended meanwhile")]
     Unknown {
         /// Who leads now, if known.
         leader: Option<NodeId>,
@@ -193,6 +256,12 @@ pub enum Refusal {
     SequenceAhead {
         /// The lowest number that is too high.
         ceiling: Sequence,
+    },
+    /// Not done: it cannot be, as things stand.
+    #[error("declines: {reason}")]
+    Declined {
+        /// Why.
+        reason: String,
     },
     /// Not done: the server does not understand. One of both is a newer program.
     #[error("does not understand the request: {0}")]
@@ -258,8 +327,24 @@ pub struct NodeStatus {
     pub state: StateSummary,
     /// As leader: what it believes of the other nodes.
     pub peers: Vec<PeerProgress>,
+    /// The index of the log entry that set the configuration in force.
+    pub configuration: Index,
     /// The nodes whose majority decides.
     pub voters: Vec<NodeId>,
+    /// While several voters change at once: those of before, whose majority decides as well.
+    pub outgoing: Vec<NodeId>,
+    /// The nodes that are sent the log and have no vote.
+    pub learners: Vec<NodeId>,
+    /// Whom it is handing leadership over to.
+    pub transfer: Option<NodeId>,
+    /// Its log begins after this index.
+    pub base: Index,
+    /// The bytes of its log, roughly.
+    pub log_bytes: u64,
+    /// Where its newest snapshot ends; 0 if it has none.
+    pub snapshot: Index,
+    /// Whether its disk is full: it takes no more entries.
+    pub storage_full: bool,
     /// Whether its storage has failed for good.
     pub storage_failed: bool,
 }
@@ -286,8 +371,8 @@ pub struct PeerProgress {
     pub node: NodeId,
     /// Known to hold the leader's log, durably, up to here.
     pub matched: Index,
-    /// Whether the leader still looks for the point where the logs agree.
-    pub probing: bool,
+    /// How the leader supplies it.
+    pub supply: ProgressMode,
     /// How long ago the newest message was sent that it has answered, in milliseconds.
     pub silent_for_ms: u64,
 }
@@ -295,6 +380,11 @@ pub struct PeerProgress {
 /// Encodes a request.
 pub fn encode_request(request: &Request) -> Bytes {
     envelope::encode(Kind::Request, VERSION, request)
+}
+
+/// How many bytes a request has once it is encoded.
+pub(crate) fn request_len(request: &Request) -> usize {
+    envelope::encoded_len(request)
 }
 
 /// Decodes a request.

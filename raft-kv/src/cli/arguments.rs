@@ -59,6 +59,32 @@ pub(crate) enum Command {
     Range(Range),
     Load(Load),
     Status(Status),
+    Join(Join),
+    #[command(subcommand)]
+    Member(Member),
+    Transfer(Transfer),
+    Snapshot(Snapshot),
+}
+
+impl Command {
+    /// How its result is to be printed, if that can be chosen.
+    pub(crate) fn output(&self) -> Option<Format> {
+        let flag = match self {
+            Self::Demo(_) | Self::Init(_) | Self::Serve(_) | Self::Join(_) => return None,
+            Self::Member(Member::List(list)) => list.output,
+            Self::Member(Member::Add(add)) => add.output,
+            Self::Member(Member::Remove(change) | Member::Promote(change) | Member::Demote(change)) => change.output,
+            Self::Transfer(transfer) => transfer.output,
+            Self::Snapshot(snapshot) => snapshot.output,
+            Self::Put(put) => put.output,
+            Self::Get(get) => get.output,
+            Self::Del(del) => del.output,
+            Self::Range(range) => range.output,
+            Self::Load(load) => load.output,
+            Self::Status(status) => status.output,
+        };
+        Some(flag.output)
+    }
 }
 
 /// Start a cluster of real processes, kill its leader while it is written to, and check what is left
@@ -198,7 +224,7 @@ pub(crate) struct Del {
 /// List keys and values in the order of the keys' bytes
 ///
 /// Prints `key<TAB>value` lines. Control characters and bytes that are no UTF-8 are printed as
-/// \xNN; --output json is exact.
+/// \xNN; --output json is exact. Its `count` is that of the whole range, whatever the limit.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -221,6 +247,9 @@ pub(crate) struct Range {
     /// Keys without their values
     #[arg(long)]
     pub(crate) keys_only: bool,
+    /// Only how many keys there are
+    #[arg(long, conflicts_with_all = ["limit", "keys_only"])]
+    pub(crate) count_only: bool,
     #[command(flatten)]
     pub(crate) read: ReadFlags,
     #[command(flatten)]
@@ -259,6 +288,107 @@ pub(crate) struct Status {
     pub(crate) output: OutputFlag,
 }
 
+/// Add a new node to a running cluster, and run it
+///
+/// Makes its certificate and its data directory beside the configuration file, adds it to that
+/// file, and then does what `serve` does. It gets a vote as soon as it has caught up. The other nodes
+/// learn its address from itself. After a stop, `raft-kv serve` runs it again. Needs the key of the
+/// cluster's authority (certs/ca.key); where that is not at hand, see `raft-kv member add`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  raft-kv join --config mycluster/cluster.toml --address 127.0.0.1:7404")]
+pub(crate) struct Join {
+    #[command(flatten)]
+    pub(crate) member: MemberAdd,
+}
+
+/// Show or change who belongs to the cluster
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// List the members, as the leader sees them
+    List(MemberList),
+    /// Add a new node, without running it
+    ///
+    /// Makes its certificate and its data directory beside the configuration file and adds it to that
+    /// file; copy them to where it is to run, and run it there with `raft-kv serve`.
+    Add(MemberAdd),
+    /// Let a member go; its id is never used again
+    ///
+    /// If it leads, it hands over first. Stop it afterwards, and remove its part of the configuration file.
+    Remove(MemberChange),
+    /// Give a learner a vote; it has to have caught up
+    Promote(MemberChange),
+    /// Take a member's vote away; it goes on to learn
+    Demote(MemberChange),
+}
+
+/// Flags of `member list`.
+#[derive(Debug, Args)]
+pub(crate) struct MemberList {
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlag,
+}
+
+/// Flags of `member add`, and of `join`.
+#[derive(Debug, Args)]
+pub(crate) struct MemberAdd {
+    /// Where the others reach it, as host:port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: String,
+    /// Leave it without a vote, also when it has caught up
+    #[arg(long)]
+    pub(crate) learner: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlag,
+}
+
+/// Flags of `member remove`, `promote` and `demote`.
+#[derive(Debug, Args)]
+pub(crate) struct MemberChange {
+    /// Which member: 1 or n1
+    #[arg(value_name = "N", value_parser = parse_node)]
+    pub(crate) node: NodeId,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlag,
+}
+
+/// Hand leadership over, without the pause of an election
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  raft-kv transfer               to the member that has most
+  raft-kv transfer --to 2")]
+pub(crate) struct Transfer {
+    /// Who is to lead: 1 or n1 [default: the member that has most]
+    #[arg(long, value_name = "N", value_parser = parse_node)]
+    pub(crate) to: Option<NodeId>,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlag,
+}
+
+/// Have nodes write a snapshot now, and cut their logs
+///
+/// They do so by themselves when their logs have grown enough.
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    /// Which node: 1 or n1 [default: all]
+    #[arg(long, value_name = "N", value_parser = parse_node)]
+    pub(crate) node: Option<NodeId>,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    pub(crate) output: OutputFlag,
+}
+
 /// Where the cluster is described.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterFile {
@@ -283,8 +413,11 @@ pub(crate) struct ReadFlags {
     /// Let any node answer from what it has, which may be out of date, even without a leader
     #[arg(long)]
     pub(crate) stale: bool,
-    /// Which node's copy to read: 1 or n1
-    #[arg(long, value_name = "N", requires = "stale", value_parser = parse_node)]
+    /// Rely on the leader's lease instead of asking a majority, if the configuration has leases
+    #[arg(long, conflicts_with_all = ["stale", "node"])]
+    pub(crate) lease: bool,
+    /// Which node's copy to read: 1 or n1; without --stale it asks the leader up to where to wait
+    #[arg(long, value_name = "N", value_parser = parse_node)]
     pub(crate) node: Option<NodeId>,
 }
 
@@ -303,7 +436,7 @@ pub(crate) enum Format {
     Plain,
     /// With every field, in columns
     Table,
-    /// One JSON document
+    /// One JSON document, also for an error: with error, code and exit_status
     Json,
 }
 

@@ -249,11 +249,16 @@ impl Cluster {
     }
 
     pub(crate) fn start_node(&mut self, node: u64) {
+        self.start_node_with(node, &[]);
+    }
+
+    /// Starts a node with further flags.
+    pub(crate) fn start_node_with(&mut self, node: u64, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.log_path(node));
         let log = log.expect("because the test's folder is writable");
         let mut command = raft_kv();
         command.arg("serve").arg("--until-stdin-closes").arg("--config").arg(self.config_path());
-        command.arg("--node").arg(node.to_string()).stderr(log);
+        command.arg("--node").arg(node.to_string()).args(flags).stderr(log);
         self.running.insert(node, Process::start(&mut command));
     }
 
