@@ -233,7 +233,7 @@ impl Written {
             }
             _ => {}
         }
-        let leases = self.leases.map(|WrittenLeases { drift_ppm }| {
+        let leases = self.leases.as_ref().map(|WrittenLeases { drift_ppm }| {
             let unbearable = |_| ValueProblem::TooMuchDrift { max: Leases::DRIFT_PPM_MAX };
             Leases::new(*drift_ppm.get_ref()).map_err(|error| (drift_ppm.span().start, "drift_ppm", unbearable(error)))
         });
