@@ -67,7 +67,7 @@ impl ClientEndpoint {
         let identity = credentials.identity();
         if !matches!(identity.role, Role::Client(_)) {
             return Err(TransportError::NotAClient {
-                certificate: credentials.certificate().clone(),
+                certificate: Box::new(credentials.certificate().clone()),
                 found: identity.clone(),
             });
         }

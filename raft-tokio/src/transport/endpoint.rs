@@ -29,7 +29,7 @@ pub struct Bound {
     ground: Ground,
     local_addr: SocketAddr,
     identity: Identity,
-    certificate: Part,
+    certificate: Box<Part>,
 }
 
 impl Bound {
@@ -45,7 +45,7 @@ impl Bound {
     ) -> Result<Self, TransportError> {
         let identity = credentials.identity().clone();
         if identity.cluster != cluster || identity.role != Role::Node(node) {
-            let certificate = credentials.certificate().clone();
+            let certificate = Box::new(credentials.certificate().clone());
             return Err(TransportError::WrongIdentity { certificate, found: identity, node, cluster });
         }
         if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
@@ -59,7 +59,7 @@ impl Bound {
         let socket = UdpSocket::bind(listen).map_err(bind)?;
         let local_addr = socket.local_addr().map_err(bind)?;
         let ground = Ground { socket, endpoint: tls::endpoint_config(credentials), server, client };
-        Ok(Self { ground, local_addr, identity, certificate: credentials.certificate().clone() })
+        Ok(Self { ground, local_addr, identity, certificate: Box::new(credentials.certificate().clone()) })
     }
 
     /// Where it listens; tells the port that the system has chosen for port 0.

@@ -36,7 +36,7 @@ pub enum TransportError {
     )]
     WrongIdentity {
         /// The certificate.
-        certificate: Part,
+        certificate: Box<Part>,
         /// Whom the certificate names.
         found: Identity,
         /// This node.
@@ -48,7 +48,7 @@ pub enum TransportError {
     #[error("{certificate} names {found}; a client needs one that was issued to a client")]
     NotAClient {
         /// The certificate.
-        certificate: Part,
+        certificate: Box<Part>,
         /// Whom the certificate names.
         found: Identity,
     },
