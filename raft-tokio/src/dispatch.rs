@@ -1,8 +1,13 @@
 //! Hands effects to whoever executes them: the log writer, the transport, the log.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use raft_core::{Entries, Event, HardState, Index, Membership, NodeId, Observation, ReadId, Rpc, WriteSeq};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::storage::{Write, Writer};
 use crate::transport::Endpoint;
@@ -53,11 +58,29 @@ impl Executors {
     }
 
     /// Lets everybody finish: first the peers learn that this node goes, then the log is closed.
-    pub(crate) async fn stop(self) {
-        self.endpoint.close().await;
-        // Closing waits for the disk, which is not to hold up the runtime.
-        if tokio::task::spawn_blocking(|| self.writer.close()).await.is_err() {
-            tracing::error!("closing the log panicked");
+    /// Returns false if the disk has not answered in time; then it is left alone with its work.
+    pub(crate) async fn stop(self) -> bool {
+        let Self { me: _, addresses: _, endpoint, writer } = self;
+        endpoint.close().await;
+        let (done, closed) = oneshot::channel();
+        // Closing waits for the disk, which may never answer. Not a thread of the runtime's own: when
+        // a runtime is dropped it waits for those, without end.
+        let closing = thread::Builder::new().name("raft-log-close".to_owned()).spawn(move || {
+            writer.close();
+            // Whoever waited may have lost patience.
+            let _ = done.send(());
+        });
+        match closing {
+            // An error says that closing panicked, which it has said itself.
+            Ok(_) => timeout(CLOSE_PATIENCE, closed).await.is_ok(),
+            Err(error) => {
+                // Dropped with the closure that had it, the writer is closed.
+                tracing::warn!(%error, "no thread to close the log on; closed on this one");
+                true
+            }
         }
     }
 }
+
+/// How long a disk may take to finish what it was given, at the end.
+pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(10);

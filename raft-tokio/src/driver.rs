@@ -3,19 +3,32 @@
 //! Architecture invariant: nothing but this task touches the core or the state machine, and no
 //! lock guards either. Executors speak to it by putting events into its inbox.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use raft_core::{Effect, Event, LogReadOutcome, Message, Raft, StateMachine, Status, Time};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::dispatch::Executors;
+use crate::dispatch::{CLOSE_PATIENCE, Executors};
 use crate::error::{ProposeError, ReadError};
 use crate::pending::{Pending, Proposed, Query};
+use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::Completion;
 
 /// How many messages one step takes at most (contract B2): enough to share one sync among all
 /// that waits for one, and few enough that heartbeats are not late.
 const BATCH_MAX: usize = 1024;
+
+/// How many messages wait for the driver at most, in each queue. Whoever has more for it waits; a
+/// peer's message is dropped then, as the network may do at any time.
+const QUEUE_MAX: usize = 16_384;
+
+/// Later than this is not the coarseness of a timer.
+const UNPUNCTUAL: Duration = Duration::from_millis(5);
+
+/// How often other tasks are let run before the clock of a node that overslept is believed: a
+/// datagram passes four of them on its way from the socket to the inbox.
+const HOPS: usize = 8;
 
 /// What can be put into a node's inbox.
 pub(crate) enum Input<M> {
@@ -31,8 +44,33 @@ pub(crate) enum Input<M> {
     ReadStale(Query<M>),
     /// An operator wants to know.
     Status(oneshot::Sender<Status>),
+    /// The same, about what the core knows nothing of.
+    RuntimeStatus(oneshot::Sender<RuntimeStatus>),
     /// The application has had enough.
     Stop,
+}
+
+/// The two ways into a driver's inbox.
+pub(crate) struct Entrances<M> {
+    /// For executors and peers. A queue of its own, so that no crowd of clients can keep a
+    /// heartbeat waiting.
+    pub(crate) events: mpsc::Sender<Input<M>>,
+    /// For the application and its clients.
+    pub(crate) requests: mpsc::Sender<Input<M>>,
+}
+
+/// What comes out of an inbox.
+pub(crate) struct Inbox<M> {
+    events: mpsc::Receiver<Input<M>>,
+    requests: mpsc::Receiver<Input<M>>,
+}
+
+impl<M> Inbox<M> {
+    pub(crate) fn new() -> (Entrances<M>, Self) {
+        let (events, heard) = mpsc::channel(QUEUE_MAX);
+        let (requests, asked) = mpsc::channel(QUEUE_MAX);
+        (Entrances { events, requests }, Self { events: heard, requests: asked })
+    }
 }
 
 /// Owns the core, the machine, and whoever waits for an answer.
@@ -40,14 +78,11 @@ pub(crate) struct Driver<M> {
     pub(crate) raft: Raft,
     pub(crate) machine: M,
     pub(crate) pending: Pending<M>,
-    /// What executors and peers report. A queue of its own, so that no crowd of clients can keep a
-    /// heartbeat waiting.
-    pub(crate) events: mpsc::Receiver<Input<M>>,
-    /// What the application and its clients want.
-    pub(crate) requests: mpsc::Receiver<Input<M>>,
+    pub(crate) inbox: Inbox<M>,
     pub(crate) executors: Executors,
     /// Where the core's time begins.
     pub(crate) origin: Instant,
+    pub(crate) punctuality: Punctuality,
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -61,34 +96,43 @@ impl<M: StateMachine> Driver<M> {
         while !stopping {
             let deadline = self.raft.deadline();
             if let Some(deadline) = deadline {
-                timer.as_mut().reset((self.origin + deadline.since(Time::ZERO)).into());
+                timer.as_mut().reset(self.origin + deadline.since(Time::ZERO));
             }
             tokio::select! {
                 biased;
-                Some(input) = self.events.recv() => inputs.push(input),
-                Some(input) = self.requests.recv() => inputs.push(input),
+                Some(input) = self.inbox.events.recv() => inputs.push(input),
+                Some(input) = self.inbox.requests.recv() => inputs.push(input),
                 () = &mut timer, if deadline.is_some() => turn.events.push(Event::Tick),
             }
+            self.punctuality.on_woken(self.overdue());
             stopping = self.drain(&mut inputs, &mut turn);
-            stopping |= self.take(&mut inputs, &mut turn);
+            stopping |= self.take(&mut inputs, &mut turn).await;
         }
-        self.events.close();
-        self.requests.close();
+        self.inbox.events.close();
+        self.inbox.requests.close();
         self.pending.on_stopped();
-        self.executors.stop().await;
+        let Status { identity, log, load, .. } = self.raft.status();
+        if !self.executors.stop().await {
+            let (node, writes) = (identity.node, load.written.as_u64() - load.persisted.as_u64());
+            tracing::error!(
+                "{node} stops without its disk, which has not answered for {CLOSE_PATIENCE:?}: {writes} writes are \
+                 abandoned, entries {} to {} among them; none of it was promised to anybody. The data directory stays \
+                 locked until the disk answers or the process ends; check the disk",
+                log.durable.next(),
+                log.last
+            );
+        }
     }
 
     /// Takes what has been received, and what else waits, as far as a batch goes. Returns whether
     /// "stop" was among it.
     fn drain(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
-        for queue in [&mut self.events, &mut self.requests] {
-            let limit = inputs.len().saturating_add(BATCH_MAX);
-            while inputs.len() < limit
-                && let Ok(input) = queue.try_recv()
-            {
-                inputs.push(input);
-            }
-        }
+        drain(&mut self.inbox.events, inputs);
+        drain(&mut self.inbox.requests, inputs);
+        self.accept_all(inputs, turn)
+    }
+
+    fn accept_all(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
         let mut stop = false;
         for input in inputs.drain(..) {
             stop |= self.accept(input, turn);
@@ -112,6 +156,9 @@ impl<M: StateMachine> Driver<M> {
             Input::ReadStale(query) => query(Ok(&self.machine)),
             // Whoever asked may have gone away.
             Input::Status(waiter) => drop(waiter.send(self.raft.status())),
+            Input::RuntimeStatus(waiter) => {
+                let _ = waiter.send(self.punctuality.status(self.executors.endpoint.counters()));
+            }
             Input::Stop => return true,
         }
         false
@@ -121,22 +168,48 @@ impl<M: StateMachine> Driver<M> {
     /// is news for the core at once, and lets reads go; but applying takes time, so whatever came
     /// in meanwhile is heard before the clock is looked at again (contract T2). Returns whether
     /// "stop" was among it.
-    fn take(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
+    async fn take(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) -> bool {
         let mut stopping = false;
         while !turn.events.is_empty() {
+            if self.overdue() >= UNPUNCTUAL {
+                self.hear_out(inputs, turn).await;
+            }
             // The clock is read after the queue was drained, never before (contract T1).
-            let at = now(self.origin);
+            let at = self.now();
             self.raft.step_into(turn.events.drain(..).map(|event| Message { at, event }), &mut turn.effects);
             for effect in turn.effects.drain(..) {
                 if let Some(event) = self.dispatch(effect) {
                     turn.events.push(event);
                 }
             }
+            self.punctuality.on_turn(self.now().since(at));
             if !turn.events.is_empty() {
                 stopping |= self.drain(inputs, turn);
             }
         }
         stopping
+    }
+
+    /// The core should have been asked earlier: the machine was slow, or the process did not run.
+    /// What peers have said meanwhile is not in the inbox but in the socket, several tasks away,
+    /// while the timer is here already. So those tasks run first, or every pause would end with
+    /// a campaign against a leader that was never silent (contract T2).
+    async fn hear_out(&mut self, inputs: &mut Vec<Input<M>>, turn: &mut Turn) {
+        for _ in 0..HOPS {
+            tokio::task::yield_now().await;
+        }
+        drain(&mut self.inbox.events, inputs);
+        // Nobody says "stop" in this queue.
+        self.accept_all(inputs, turn);
+    }
+
+    /// How long ago the core wanted to be asked.
+    fn overdue(&self) -> Duration {
+        self.raft.deadline().map_or(Duration::ZERO, |deadline| self.now().since(deadline))
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO.after(self.origin.elapsed())
     }
 
     /// Executes what concerns the machine, and passes on the rest.
@@ -168,8 +241,14 @@ struct Turn {
     effects: Vec<Effect>,
 }
 
-fn now(origin: Instant) -> Time {
-    Time::ZERO.after(origin.elapsed())
+/// Takes what waits, as far as a batch goes.
+fn drain<M>(queue: &mut mpsc::Receiver<Input<M>>, inputs: &mut Vec<Input<M>>) {
+    let limit = inputs.len().saturating_add(BATCH_MAX);
+    while inputs.len() < limit
+        && let Ok(input) = queue.try_recv()
+    {
+        inputs.push(input);
+    }
 }
 
 fn on_completion(completion: Completion) -> Event {
@@ -201,3 +280,6 @@ impl From<oneshot::error::RecvError> for ReadError {
         Self::Stopped
     }
 }
+
+#[cfg(test)]
+mod tests;

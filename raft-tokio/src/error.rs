@@ -17,6 +17,21 @@ pub enum StartError {
     /// The timing, the limits or the durable state contradict themselves.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The core would hand the transport what it does not carry.
+    #[error(
+        "the core's limit {core} lets {needed} through at once, but the transport carries at most {carried} \
+         ({transport}); lower {core}"
+    )]
+    Limits {
+        /// The core's limit, a field of [`Limits`](raft_core::Limits).
+        core: &'static str,
+        /// What it amounts to: bytes, or messages.
+        needed: u64,
+        /// The transport's limit, a field of [`Limits`](crate::transport::Limits).
+        transport: &'static str,
+        /// The same unit.
+        carried: u64,
+    },
     /// A member of the cluster has no address.
     #[error("{node} is a member of the cluster, but no address is given for it")]
     NoAddress {

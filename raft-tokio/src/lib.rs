@@ -33,13 +33,17 @@ mod codec;
 mod dispatch;
 mod driver;
 mod error;
+mod limits;
 pub mod local;
 mod node;
 mod pending;
+mod punctuality;
 pub mod storage;
+mod throttle;
 pub mod transport;
 
 pub use error::{ProposeError, ReadError, StartError};
 pub use node::{Builder, Node};
 pub use pending::Proposed;
+pub use punctuality::RuntimeStatus;
 pub use raft_core as core;

@@ -4,23 +4,21 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use bytes::Bytes;
 use raft_core::{ClusterId, Config, Event, Limits, NodeId, Raft, StateMachine, Status, Timing};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::certs::Credentials;
 use crate::dispatch::Executors;
-use crate::driver::{Driver, Input};
+use crate::driver::{Driver, Entrances, Inbox, Input};
 use crate::error::{ProposeError, ReadError, StartError};
+use crate::limits;
 use crate::pending::{Pending, Proposed, Query};
+use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::{self, Expected, Opened, Options, Writer};
-use crate::transport::{self, Endpoint, Incoming, Service};
-
-/// How many messages wait for the driver at most. Whoever has more for it waits; a peer's message
-/// is dropped then, as the network may do at any time.
-const INBOX_MAX: usize = 16_384;
+use crate::transport::{self, Bound, Endpoint, Incoming, Service};
 
 /// Makes the service that answers clients, from a handle of the node that it will ask.
 type MakeService<M> = Box<dyn FnOnce(Node<M>) -> Arc<dyn Service>>;
@@ -39,6 +37,10 @@ pub struct Builder<M> {
 }
 
 /// A running replica. A clone is another handle to the same one.
+///
+/// The replica does not live by its handles: it goes on when all of them are dropped, as a task
+/// does, and its service has one of its own. It ends with [`shutdown`](Self::shutdown), or with
+/// its runtime.
 pub struct Node<M> {
     inbox: mpsc::Sender<Input<M>>,
     ended: watch::Receiver<bool>,
@@ -146,6 +148,17 @@ impl<M: StateMachine + Send + 'static> Node<M> {
         Ok(answer.await?)
     }
 
+    /// What happens around the core and it does not know: whether the node gets to run in time,
+    /// and what the transport dropped.
+    ///
+    /// # Errors
+    /// Only if the node has stopped.
+    pub async fn runtime_status(&self) -> Result<RuntimeStatus, ReadError> {
+        let (waiter, answer) = oneshot::channel();
+        self.inbox.send(Input::RuntimeStatus(waiter)).await.map_err(|_| ReadError::Stopped)?;
+        Ok(answer.await?)
+    }
+
     /// The address that the node is bound to.
     ///
     /// # Panics
@@ -155,7 +168,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     }
 
     /// Stops the node: answers everybody who waits, takes leave of the peers, closes the log.
-    /// Returns when its data directory is free again.
+    /// Returns when its data directory is free again, or when the disk has not finished within ten
+    /// seconds; what is abandoned then is logged as an error, and was promised to nobody.
     pub async fn shutdown(&self) {
         // A node that has ended already does not listen.
         let _ = self.inbox.send(Input::Stop).await;
@@ -199,37 +213,36 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         self
     }
 
-    /// Opens the log, binds the port and starts the node's task on the current runtime. The
-    /// machine starts empty; the log is applied to it.
+    /// Locks the data directory, binds the port, opens the log and starts the node's task on the
+    /// current runtime. The machine starts empty; the log is applied to it.
     ///
     /// # Errors
-    /// If the data directory is missing, in use, damaged or somebody else's; if the port is
-    /// taken; if the certificate is not this node's; if a member has no address.
+    /// If the data directory is missing, in use or somebody else's; if a member has no address; if
+    /// the certificate is not this node's; if the port is taken; if limits or timing contradict
+    /// each other. Until then nothing in the directory has been touched. If the log is damaged.
     pub fn start(self, machine: M) -> Result<Node<M>, StartError> {
         let config = Config::new(self.timing, self.limits, self.expected.cluster.as_u128() as u64)?;
         let options = Options { tail_bytes: self.limits.log_cache_bytes, ..Options::default() };
-        let Opened { durable, log } = storage::open(&self.data_dir, &self.expected, &options)?;
-        let me = durable.identity;
-        let strangers = durable.membership.voters().iter().map(|member| member.node);
-        if let Some(node) = strangers.into_iter().find(|node| *node != me.node && !self.addresses.contains_key(node)) {
+        let transport_limits = transport::Limits::default();
+        limits::check(&self.limits, self.command_bytes_max, &transport_limits)?;
+        let Expected { cluster, node } = self.expected;
+        let directory = storage::lock(&self.data_dir, &self.expected)?;
+        let members = directory.birth().membership.voters().iter().map(|member| member.node);
+        if let Some(node) = members.into_iter().find(|other| *other != node && !self.addresses.contains_key(other)) {
             return Err(StartError::NoAddress { node });
         }
+        let bound = Bound::new(self.listen, node, cluster, &self.credentials)?;
+        // Everything that may fail for a trivial reason is done: from here on this is a life of the store.
+        let Opened { durable, log } = directory.open(&options)?;
+        let me = durable.identity;
         let raft = Raft::new(config, durable)?;
 
-        let (inbox, requests) = mpsc::channel(INBOX_MAX);
-        let (report, events) = mpsc::channel(INBOX_MAX);
+        let (Entrances { events: report, requests }, inbox) = Inbox::new();
         let (end, ended) = watch::channel(false);
         let local_addr = Arc::new(OnceLock::new());
-        let node = Node { inbox, ended, local_addr, command_bytes_max: self.command_bytes_max };
+        let node = Node { inbox: requests, ended, local_addr, command_bytes_max: self.command_bytes_max };
         let service = self.service.map(|make| make(node.clone()));
-        let options = transport::Options {
-            listen: self.listen,
-            me: me.peer(),
-            cluster: me.cluster,
-            credentials: self.credentials,
-            limits: transport::Limits::default(),
-        };
-        let endpoint = Endpoint::bind(options, deliver_to(report.clone()), service)?;
+        let endpoint = Endpoint::start(bound, me.peer(), transport_limits, deliver_to(report.clone()), service)?;
         // Nobody else has a hand on it yet.
         let _ = node.local_addr.set(endpoint.local_addr());
         let writer = Writer::spawn(log, move |completion| {
@@ -239,7 +252,9 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
 
         let executors = Executors { me: me.node, addresses: self.addresses, endpoint, writer };
         let origin = Instant::now();
-        let driver = Driver { raft, machine, pending: Pending::new(), events, requests, executors, origin };
+        let punctuality = Punctuality::new(me.node, self.timing);
+        let pending = Pending::new();
+        let driver = Driver { raft, machine, pending, inbox, executors, origin, punctuality };
         tokio::spawn(async move {
             driver.run().await;
             // Everybody may have let go of the node.
@@ -251,7 +266,9 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
 
 /// Puts what comes in from peers into the inbox; when that is full, drops it, as the network might
 /// have. That a peer is unreachable is repeated by the core's own timeouts.
-fn deliver_to<M: Send + 'static>(inbox: mpsc::Sender<Input<M>>) -> impl Fn(Incoming) + Send + Sync + 'static {
+pub(crate) fn deliver_to<M: Send + 'static>(
+    inbox: mpsc::Sender<Input<M>>,
+) -> impl Fn(Incoming) + Send + Sync + 'static {
     move |incoming| {
         let event = match incoming {
             Incoming::Received { from, rpc } => Event::Received { from, rpc },

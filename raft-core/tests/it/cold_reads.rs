@@ -1,8 +1,9 @@
 //! Entries that have left memory: contract R4, and how fast a machine is fed.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use raft_core::{Effect, Entries, Event, Limits, LogReadOutcome, Purpose, ReadId};
+use raft_core::{Effect, Entries, Event, Limits, LogReadOutcome, Purpose, ReadId, Time};
 
 use crate::rig::{
     Lone, Start, append, append_reply, apply, at, blank, commit_notice, entries, entries_of, index, node, proposal,
@@ -156,4 +157,37 @@ fn a_slow_machine_is_not_flooded() {
         "42 bytes each: the one that reaches the limit of 60 still passes"
     );
     assert_eq!(server.step(Event::Applied { index: index(2) }), [apply(entries([proposal(4, 1, 12)]), &[(4, 12)])]);
+}
+
+#[test]
+fn regress_a_disk_slower_than_our_patience_is_waited_for_longer_each_time() {
+    let start = Start { warm: false, ..Start::new(1, &[1]).log(&[1, 1]) };
+    let mut server = start.server();
+    server.persisted(1);
+    let disk = Duration::from_secs(1);
+    let mut answers: VecDeque<(Time, ReadId)> = VecDeque::new();
+    let mut effects = server.persisted(2);
+    for _ in 0..20 {
+        for effect in std::mem::take(&mut effects) {
+            match effect {
+                Effect::ReadLog { id, .. } => answers.push_back((server.now.after(disk), id)),
+                Effect::Apply { entries, .. } => {
+                    assert_eq!(entries, entries_of(1, &[1, 1]));
+                    assert_eq!(answers.len(), 0, "while nothing more is asked for");
+                    assert_eq!(server.status().load.drops.stale, 3, "answers that came too late");
+                    return;
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        effects = match answers.front().copied() {
+            Some((due, id)) if due <= server.now.after(server.patience()) => {
+                answers.pop_front();
+                server.now = due;
+                server.step(log_read(id, entries_of(1, &[1, 1])))
+            }
+            Some(_) | None => server.tick(),
+        };
+    }
+    panic!("the answers are thrown away for ever, each because the question was asked again before");
 }

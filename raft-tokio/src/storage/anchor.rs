@@ -1,4 +1,4 @@
-//! The file `anchor`: how often the directory was opened, and how far the log is known to reach.
+//! The file `anchor`: which life of the store this is, and how far the log is known to reach.
 //!
 //! Two slots, 4096 bytes apart, written in turn, so that a crash in the middle of a write leaves
 //! the other one. In each:
@@ -6,15 +6,19 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0–7 | revision: how often the anchor was written; the slot is this modulo 2 |
-//! | 8–15 | boot: how often the directory was opened |
+//! | 8–15 | boot: the number of the newest life; it rises with every opening, by one or by two |
 //! | 16–23 | the number of the newest group known to be durable, 0 for none |
 //! | 24–31 | the newest segment that may hold groups |
 //! | 32–35 | checksum (CRC32C) of the store's id and bytes 0–31 |
 //!
-//! A log that ends before its anchor has lost something that was durable: nothing is cut there.
+//! It is written at every opening, at every new segment, and at every orderly close. A log that
+//! ends before its anchor has lost something that was durable: nothing is cut there.
+//!
 //! If one slot cannot be read, a crash may have torn it or it may have rotted, and then it may
 //! have been the newer one. Its boot was at most one higher, so one boot number is left out:
-//! no life of the store ever shares its number with another.
+//! no life of the store ever shares its number with another. Its group may have been higher by any
+//! number, which is forgotten: a log that was *also* cut short, between the two, is then taken
+//! for one that a crash has torn. The next write goes to the slot that could not be read.
 
 use std::sync::Arc;
 

@@ -127,6 +127,17 @@ pub enum StorageError {
         /// The end of the log.
         last: Position,
     },
+    /// The thread that writes the log has failed in a way that nobody has foreseen.
+    #[error(
+        "the thread that writes the log in {dir} panicked: {reason}; this is a bug, please report it; what was \
+         acknowledged is safe: start the node again", dir = dir.display()
+    )]
+    Panicked {
+        /// The data directory.
+        dir: PathBuf,
+        /// What it said.
+        reason: String,
+    },
     /// An earlier write or sync failed, so nobody knows what is on the disk: nothing more is written.
     #[error(
         "the log in {dir} takes no more writes: an earlier write or sync failed, and after that nobody knows what \

@@ -43,11 +43,13 @@ mod error;
 mod format;
 mod header;
 mod identity;
+mod jobs;
 mod log;
 mod recovery;
 mod segment;
 mod writer;
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -209,12 +211,72 @@ pub fn format_on(disk: &dyn Disk, birth: &Birth) -> Result<(), StorageError> {
     disk.sync().map_err(|error| StorageError::io("sync", &dir, error))
 }
 
-/// Locks a data directory, reads and verifies everything in it, and raises its boot.
+/// A data directory that nobody else can open meanwhile, and in which nothing has been changed.
+pub struct Locked {
+    disk: Arc<dyn Disk>,
+    birth: Birth,
+}
+
+/// Locks a data directory, and finds out whose it is. Whatever else a node needs can be had
+/// before it is opened, and the directory left as it is if that fails.
 ///
 /// # Errors
-/// If there is no data directory of the expected node, if it is in use or damaged, or if the disk fails.
+/// If there is no data directory of the expected node, or it is in use.
+pub fn lock(dir: &Path, expected: &Expected) -> Result<Locked, StorageError> {
+    Locked::on(Arc::new(FileDisk::lock(dir)?), expected)
+}
+
+impl Locked {
+    fn on(disk: Arc<dyn Disk>, expected: &Expected) -> Result<Self, StorageError> {
+        let dir = disk.path("");
+        let names = disk.list().map_err(|error| StorageError::io("read the directory", &dir, error))?;
+        identity::recognise(&dir, &names)?;
+        let birth = identity::read(&*disk, expected)?;
+        Ok(Self { disk, birth })
+    }
+
+    /// What it was formatted with.
+    pub fn birth(&self) -> &Birth {
+        &self.birth
+    }
+
+    /// Reads and verifies everything in it, and raises its boot.
+    ///
+    /// # Errors
+    /// If it is damaged, or if the disk fails.
+    pub fn open(self, options: &Options) -> Result<Opened, StorageError> {
+        let Self { disk, birth: Birth { cluster, node, store, membership } } = self;
+        let (mut anchor_file, anchor) = AnchorFile::open(&*disk, store)?;
+        let mut recovered = recovery::recover(&*disk, store, anchor, options.tail_bytes)?;
+        let boot = anchor.boot.next();
+        let (group, segment) = (recovered.link.group - 1, recovered.current.number.max(anchor.segment));
+        anchor_file.write(Anchor { boot, group, segment })?;
+        let durable = Durable {
+            identity: Identity { cluster, node, store, boot },
+            hard_state: recovered.hard_state,
+            base: Position::ZERO,
+            membership,
+            applied: Index::ZERO,
+            last: recovered.contents.last().index,
+            runs: recovered.contents.runs().to_vec(),
+            tail: std::mem::take(&mut recovered.tail),
+        };
+        Ok(Opened { durable, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locked").field("birth", &self.birth).finish_non_exhaustive()
+    }
+}
+
+/// [Locks](lock()) a data directory and [opens](Locked::open) it.
+///
+/// # Errors
+/// As those.
 pub fn open(dir: &Path, expected: &Expected, options: &Options) -> Result<Opened, StorageError> {
-    open_on(Arc::new(FileDisk::lock(dir)?), expected, options)
+    lock(dir, expected)?.open(options)
 }
 
 /// Opens what [`format_on`] has formatted. That nobody else does is up to the caller.
@@ -222,24 +284,5 @@ pub fn open(dir: &Path, expected: &Expected, options: &Options) -> Result<Opened
 /// # Errors
 /// As [`open`].
 pub fn open_on(disk: Arc<dyn Disk>, expected: &Expected, options: &Options) -> Result<Opened, StorageError> {
-    let dir = disk.path("");
-    let names = disk.list().map_err(|error| StorageError::io("read the directory", &dir, error))?;
-    identity::recognise(&dir, &names)?;
-    let Birth { cluster, node, store, membership } = identity::read(&*disk, expected)?;
-    let (mut anchor_file, anchor) = AnchorFile::open(&*disk, store)?;
-    let mut recovered = recovery::recover(&*disk, store, anchor, options.tail_bytes)?;
-    let boot = anchor.boot.next();
-    let (group, segment) = (recovered.link.group - 1, recovered.current.number.max(anchor.segment));
-    anchor_file.write(Anchor { boot, group, segment })?;
-    let durable = Durable {
-        identity: Identity { cluster, node, store, boot },
-        hard_state: recovered.hard_state,
-        base: Position::ZERO,
-        membership,
-        applied: Index::ZERO,
-        last: recovered.contents.last().index,
-        runs: recovered.contents.runs().to_vec(),
-        tail: std::mem::take(&mut recovered.tail),
-    };
-    Ok(Opened { durable, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+    Locked::on(disk, expected)?.open(options)
 }

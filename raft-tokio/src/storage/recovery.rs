@@ -45,8 +45,11 @@ pub(super) fn recover(
     let mut replay = Replay::new(tail_bytes);
     let mut link = Link::START;
     let mut end: Option<End> = None;
+    // Without a group, and without its full length. Mended only when it is certain that nothing is missing.
+    let mut shortened: Vec<End> = Vec::new();
     for number in 1..=newest {
         let segment = Segment::open(disk, store, number)?;
+        let whole = segment.is_whole()?;
         let mut scanner = Scanner::new(&segment, 1, Some(link));
         let step = loop {
             match scanner.step()? {
@@ -57,22 +60,23 @@ pub(super) fn recover(
         let sector = scanner.sector;
         let torn = match step {
             Step::Incomplete { extent } => is_torn(&segment, &mut scanner, extent)?,
+            Step::Rotten { sector: 1, found } => {
+                return Err(whose_fault(shortened.last().or(end.as_ref()), &segment, found));
+            }
             Step::Rotten { sector, found } => return Err(segment.damaged(sector, found)),
             Step::Group | Step::Full => false,
         };
-        if let Some(End { segment, sector, torn: true, .. }) = &end
+        if let Some(end @ End { torn: true, .. }) = &end
             && (torn || sector_is_written(&mut scanner)?)
         {
-            let found = format!("an incomplete group, although segment {number} was written after it");
-            return Err(segment.damaged(*sector, found));
+            return Err(end.is_no_end(number));
         }
         let grew = scanner.link.is_some_and(|after| after != link);
         link = scanner.link.unwrap_or(link);
-        let whole = segment.is_whole()?;
         if grew || torn || end.is_none() {
             end = Some(End { segment, sector, torn, whole });
         } else if !whole {
-            segment.erase(1)?;
+            shortened.push(End { segment, sector, torn, whole });
         }
     }
     let Some(End { segment: current, sector, torn, whole }) = end else {
@@ -83,19 +87,27 @@ pub(super) fn recover(
         let found = format!("the log ends here with group {}, but had reached group {}", link.group - 1, anchor.group);
         return Err(current.damaged(sector, found));
     }
-    if torn || !whole {
+    for blank in shortened {
+        blank.segment.erase(blank.sector)?;
+    }
+    mend(disk, &current, sector, torn || !whole)?;
+    let Replay { hard_state, contents, tail, .. } = replay;
+    let Some(tail) = share(tail) else {
+        return Err(current.damaged(sector, "the newest entries are out of order".to_owned()));
+    };
+    Ok(Recovered { current, sector, link, newest, hard_state, contents, tail })
+}
+
+/// Cuts what a crash has torn, and makes durable what was read.
+fn mend(disk: &dyn Disk, current: &Segment, sector: u64, cut: bool) -> Result<(), StorageError> {
+    if cut {
         tracing::warn!(path = %current.path.display(), sector, "cut a group that was never completed, nor acknowledged");
         current.erase(sector)?;
     }
     // What was read may be in the page cache only: whoever wrote it can have been killed before
     // its sync. From here on it counts as durable, so it has to be.
     current.sync()?;
-    disk.sync().map_err(|error| StorageError::io("sync", &disk.path(""), error))?;
-    let Replay { hard_state, contents, tail, .. } = replay;
-    let Some(tail) = share(tail) else {
-        return Err(current.damaged(sector, "the newest entries are out of order".to_owned()));
-    };
-    Ok(Recovered { current, sector, link, newest, hard_state, contents, tail })
+    disk.sync().map_err(|error| StorageError::io("sync", &disk.path(""), error))
 }
 
 /// Where the log ends, as far as it has been read.
@@ -104,6 +116,23 @@ struct End {
     sector: u64,
     torn: bool,
     whole: bool,
+}
+
+impl End {
+    /// Something was written after it, in segment `later`: what is missing here was synced.
+    fn is_no_end(&self, later: u64) -> StorageError {
+        let what = if self.torn { "an incomplete group" } else { "the file has been cut short" };
+        self.segment.damaged(self.sector, format!("{what}, although segment {later} was written after it"))
+    }
+}
+
+/// A segment begins with something that does not follow on what came before: if that has lost its
+/// end, the fault is there.
+fn whose_fault(before: Option<&End>, segment: &Segment, found: String) -> StorageError {
+    match before.filter(|end| end.torn || !end.whole) {
+        Some(end) => end.is_no_end(segment.number),
+        None => segment.damaged(1, found),
+    }
 }
 
 /// The number of the newest segment. Removes what a crash left of one that was being made.

@@ -108,10 +108,15 @@ impl Segment {
         self.file.sync().map_err(failed("sync"))
     }
 
-    /// Whether the file has its full length.
+    /// Whether the file has its full length; fails if it has more.
     pub(super) fn is_whole(&self) -> Result<bool, StorageError> {
         let length = self.file.length().map_err(|error| StorageError::io("measure", &self.path, error))?;
-        Ok(length >= self.sectors * SECTOR as u64)
+        let full = self.sectors * SECTOR as u64;
+        if length > full {
+            // No crash makes a file longer, and nobody would ever read what is there.
+            return Err(self.damaged(self.sectors, format!("{} bytes beyond its end", length - full)));
+        }
+        Ok(length == full)
     }
 
     /// Names a place in this file where something is wrong.

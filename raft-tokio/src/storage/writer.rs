@@ -1,13 +1,14 @@
 //! The thread that writes: everything that waits becomes one group, one write and one sync.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use raft_core::{Index, LogReadOutcome, ReadId, WriteSeq};
 
 use super::Write;
 use super::error::StorageError;
+use super::jobs::{Job, Jobs};
 use super::log::Log;
 
 /// A group is closed when its entries cost this much, so that no sync takes for ever.
@@ -32,17 +33,11 @@ pub enum Completion {
     Failed(StorageError),
 }
 
-/// What waits for the thread.
-enum Job {
-    Write(Write),
-    Read { id: ReadId, from: Index, through: Index, max_bytes: u64 },
-}
-
 /// The handle of the writer thread. Dropping it does what [`Writer::close`] does.
 #[derive(Debug)]
 pub struct Writer {
-    /// `None` only while closing.
-    jobs: Option<Sender<Job>>,
+    jobs: Arc<Jobs>,
+    /// `None` once it has been closed.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,29 +49,23 @@ impl Writer {
     /// If the system gives no thread.
     pub fn spawn(log: Log, report: impl FnMut(Completion) + Send + 'static) -> Result<Self, StorageError> {
         let path = log.path();
-        let (jobs, inbox) = mpsc::channel();
+        let jobs = Arc::new(Jobs::default());
+        let inbox = jobs.clone();
         let thread = thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || Worker { log, report, failed: false }.live(&inbox))
             .map_err(|error| StorageError::io("start a thread to write to", &path, error))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs, thread: Some(thread) })
     }
 
     /// Hands over a write; it is reported once it is durable.
     pub fn write(&self, write: Write) {
-        self.send(Job::Write(write));
+        self.jobs.write(write);
     }
 
     /// Hands over a read of entries that all earlier writes have left in the log; see [`Log::read`].
     pub fn read(&self, id: ReadId, from: Index, through: Index, max_bytes: u64) {
-        self.send(Job::Read { id, from, through, max_bytes });
-    }
-
-    fn send(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // Only a thread that has panicked is gone, and that panic has reported itself as a failure.
-            let _ = jobs.send(job);
-        }
+        self.jobs.read(id, from, through, max_bytes);
     }
 
     /// Does everything that was handed over, closes the log, and frees the directory. Blocks
@@ -86,7 +75,7 @@ impl Writer {
     }
 
     fn finish(&mut self) {
-        drop(self.jobs.take());
+        self.jobs.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -110,11 +99,13 @@ struct Worker<R> {
 
 impl<R: FnMut(Completion)> Worker<R> {
     /// Works until nobody has work any more. A panic is a failure like any other for whoever waits.
-    fn live(mut self, inbox: &Receiver<Job>) {
+    fn live(mut self, inbox: &Jobs) {
         let worked = panic::catch_unwind(AssertUnwindSafe(|| self.run(inbox)));
         if let Err(panic) = worked {
+            inbox.abandon();
             if !self.failed {
-                (self.report)(Completion::Failed(StorageError::Poisoned { dir: self.log.path() }));
+                let reason = reason_of(&*panic).to_owned();
+                (self.report)(Completion::Failed(StorageError::Panicked { dir: self.log.path(), reason }));
             }
             panic::resume_unwind(panic);
         }
@@ -126,9 +117,9 @@ impl<R: FnMut(Completion)> Worker<R> {
         }
     }
 
-    fn run(&mut self, inbox: &Receiver<Job>) {
+    fn run(&mut self, inbox: &Jobs) {
         let mut group = Vec::new();
-        while let Ok(first) = inbox.recv() {
+        while let Some(first) = inbox.take() {
             let mut job = Some(first);
             let mut bytes = 0;
             // Everything that waits by now shares one sync; a read ends the group, to see it.
@@ -138,7 +129,7 @@ impl<R: FnMut(Completion)> Worker<R> {
                         bytes += write.entries.cost();
                         group.push(write);
                         if bytes < GROUP_BYTES {
-                            job = inbox.try_recv().ok();
+                            job = inbox.try_take();
                         }
                     }
                     Job::Read { id, from, through, max_bytes } => {
@@ -178,4 +169,10 @@ impl<R: FnMut(Completion)> Worker<R> {
         };
         (self.report)(Completion::Read { id, outcome });
     }
+}
+
+/// What a panic said.
+fn reason_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it gave no reason")
 }

@@ -17,10 +17,65 @@ use super::limits;
 use super::link::Slot;
 use super::peers::Senders;
 use super::queue::Pushed;
-use super::throttle::Throttle;
+use super::service::ClientBytes;
 use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
-use crate::certs::Role;
+use crate::certs::{Credentials, Identity, Part, Role};
 use crate::codec::LastEncoded;
+use crate::throttle::Throttle;
+
+/// A socket that is bound, with credentials that were checked: everything about an [`Endpoint`]
+/// that can fail because of the world around, before anything has been changed or said.
+pub struct Bound {
+    ground: Ground,
+    local_addr: SocketAddr,
+    identity: Identity,
+    certificate: Box<Part>,
+}
+
+impl Bound {
+    /// Binds the UDP address `listen` for `node` of `cluster`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the credentials are not this node's.
+    pub fn new(
+        listen: SocketAddr,
+        node: NodeId,
+        cluster: ClusterId,
+        credentials: &Credentials,
+    ) -> Result<Self, TransportError> {
+        let identity = credentials.identity().clone();
+        if identity.cluster != cluster || identity.role != Role::Node(node) {
+            let certificate = Box::new(credentials.certificate().clone());
+            return Err(TransportError::WrongIdentity { certificate, found: identity, node, cluster });
+        }
+        if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
+            // Others refuse it, not we: their clocks may be right.
+            tracing::error!(%error, "the other nodes will refuse this one");
+        }
+        let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
+        let server = tls::server_config(credentials).map_err(unusable)?;
+        let client = tls::client_config(credentials, tls::Protocol::Peer, limits::dialing_peer()).map_err(unusable)?;
+        let bind = |source| TransportError::bind(listen, source);
+        let socket = UdpSocket::bind(listen).map_err(bind)?;
+        let local_addr = socket.local_addr().map_err(bind)?;
+        let ground = Ground { socket, endpoint: tls::endpoint_config(credentials), server, client };
+        Ok(Self { ground, local_addr, identity, certificate: Box::new(credentials.certificate().clone()) })
+    }
+
+    /// Where it listens; tells the port that the system has chosen for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound")
+            .field("local_addr", &self.local_addr)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A node's presence on the network: one UDP port, for its peers and for clients.
 ///
@@ -47,6 +102,7 @@ pub(super) struct Shared {
     addresses: Mutex<BTreeMap<NodeId, IpAddr>>,
     pub(super) senders: Senders,
     pub(super) closing: watch::Sender<bool>,
+    pub(super) clients: ClientBytes,
     pub(super) encoded: LastEncoded,
     throttle: Throttle,
     pub(super) tally: Tally,
@@ -61,21 +117,38 @@ pub(super) struct Tally {
 }
 
 impl Endpoint {
-    /// Starts to listen. Must be called within a tokio runtime, of either flavour.
-    ///
-    /// `incoming` is called for everything that arrives from peers, by tasks of the transport: it
-    /// must hand over and return. Without a `service`, clients are refused.
+    /// [Binds](Bound::new) the socket and [starts](Self::start).
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the credentials are not this node's.
+    /// As those.
     pub fn bind(
         options: Options,
         incoming: impl Fn(Incoming) + Send + Sync + 'static,
         service: Option<Arc<dyn Service>>,
     ) -> Result<Self, TransportError> {
+        let Options { listen, me, cluster, credentials, limits } = options;
+        let bound = Bound::new(listen, me.node, cluster, &credentials)?;
+        Self::start(bound, me, limits, incoming, service)
+    }
+
+    /// Starts to listen on a bound socket, as the node that it was bound for, whose store and life
+    /// `me` says as well. Must be called within a tokio runtime, of either flavour.
+    ///
+    /// `incoming` is called for everything that arrives from peers, by tasks of the transport: it
+    /// must hand over and return. Without a `service`, clients are refused.
+    ///
+    /// # Errors
+    /// If `me` is another node, or there is no runtime.
+    pub fn start(
+        bound: Bound,
+        me: Peer,
+        limits: Limits,
+        incoming: impl Fn(Incoming) + Send + Sync + 'static,
+        service: Option<Arc<dyn Service>>,
+    ) -> Result<Self, TransportError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| TransportError::NoRuntime)?;
-        let listen = options.listen;
-        let (shared, ground) = prepare(options, Box::new(incoming), service)?;
+        let listen = bound.local_addr;
+        let (shared, ground) = prepare(bound, me, limits, Box::new(incoming), service)?;
         // The first generation starts here and now, so that what fails at once is told to the caller.
         let first = Generation::start(&shared, &ground).map_err(|source| TransportError::bind(listen, source))?;
         let root = runtime.spawn(supervise(shared.clone(), ground, first));
@@ -226,30 +299,23 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Checks the options and binds the socket.
+/// What the tasks of an endpoint share, and what they stand on.
 pub(super) fn prepare(
-    options: Options,
+    bound: Bound,
+    me: Peer,
+    limits: Limits,
     incoming: Box<dyn Fn(Incoming) + Send + Sync>,
     service: Option<Arc<dyn Service>>,
 ) -> Result<(Arc<Shared>, Ground), TransportError> {
-    let Options { listen, me, cluster, credentials, limits } = options;
-    let identity = credentials.identity();
-    if identity.cluster != cluster || identity.role != Role::Node(me.node) {
-        return Err(TransportError::WrongIdentity { found: identity.clone(), node: me.node, cluster });
+    let Bound { ground, local_addr, identity, certificate } = bound;
+    if identity.role != Role::Node(me.node) {
+        let cluster = identity.cluster;
+        return Err(TransportError::WrongIdentity { certificate, found: identity, node: me.node, cluster });
     }
-    if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
-        // Others refuse it, not we: their clocks may be right.
-        tracing::error!(%error, "the other nodes will refuse this one");
-    }
-    let unusable = |error: rustls::Error| TransportError::Tls { reason: error.to_string() };
-    let server = tls::server_config(&credentials).map_err(unusable)?;
-    let client = tls::client_config(&credentials, tls::Protocol::Peer, limits::dialing_peer()).map_err(unusable)?;
-    let bind = |source| TransportError::bind(listen, source);
-    let socket = UdpSocket::bind(listen).map_err(bind)?;
-    let local_addr = socket.local_addr().map_err(bind)?;
+    let clients = ClientBytes::new(&limits);
     let shared = Arc::new(Shared {
         me,
-        cluster,
+        cluster: identity.cluster,
         limits,
         local_addr,
         incoming,
@@ -259,11 +325,12 @@ pub(super) fn prepare(
         addresses: Mutex::default(),
         senders: Senders::default(),
         closing: watch::Sender::new(false),
+        clients,
         encoded: LastEncoded::default(),
         throttle: Throttle::default(),
         tally: Tally::default(),
     });
-    Ok((shared, Ground { socket, endpoint: tls::endpoint_config(&credentials), server, client }))
+    Ok((shared, ground))
 }
 
 /// Longer than all that a close may take, for the case that a task does not give way.

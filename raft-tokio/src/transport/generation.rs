@@ -189,7 +189,7 @@ mod tests {
     use raft_core::{Boot, ClusterId, Peer, StoreId};
 
     use super::super::endpoint::prepare;
-    use super::super::{Caller, ClientEndpoint, Limits, Options, Service};
+    use super::super::{Bound, Caller, ClientEndpoint, Limits, Service};
     use super::*;
     use crate::certs::{Authority, Credentials};
 
@@ -211,15 +211,11 @@ mod tests {
             Credentials::from_pem(authority.cert_pem(), &issued.cert_pem, &issued.key_pem)
                 .expect("because they were issued together")
         });
-        let options = Options {
-            listen: "127.0.0.1:0".parse().expect("because it is an address"),
-            me: Peer { node, store: StoreId::new(1), boot: Boot::new(1) },
-            cluster: authority.cluster(),
-            credentials: server,
-            limits: Limits::DEFAULT,
-        };
-        let (shared, ground) =
-            prepare(options, Box::new(|_| {}), Some(Arc::new(Echo))).expect("because a port is free");
+        let listen = "127.0.0.1:0".parse().expect("because it is an address");
+        let bound = Bound::new(listen, node, authority.cluster(), &server).expect("because a port is free");
+        let me = Peer { node, store: StoreId::new(1), boot: Boot::new(1) };
+        let (shared, ground) = prepare(bound, me, Limits::DEFAULT, Box::new(|_| {}), Some(Arc::new(Echo)))
+            .expect("because it is the node that the socket was bound for");
         let first = Generation::start(&shared, &ground).expect("because the socket is bound");
         let drivers = first.drivers.clone();
         let address = ground.socket.local_addr().expect("because it is bound").to_string();

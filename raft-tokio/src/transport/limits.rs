@@ -25,6 +25,12 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// Bytes of the same.
     pub request_bytes_in_flight_max: usize,
+    /// Bytes of the requests of all clients together that have no answer yet; when reached, no
+    /// connection of a client is read until others have their answers.
+    pub all_request_bytes_in_flight_max: usize,
+    /// Bytes of the answers of all clients together that wait to be read by them; when exceeded,
+    /// those who leave more than a little unread are given up.
+    pub all_unread_answer_bytes_max: usize,
     /// Connections of clients.
     pub client_connections_max: usize,
     /// Handshakes a second with parties that are not known to be peers: each costs half a
@@ -47,6 +53,8 @@ impl Limits {
         bulk_queue_bytes_max: 32 << 20,
         requests_in_flight_max: 1_024,
         request_bytes_in_flight_max: 16 << 20,
+        all_request_bytes_in_flight_max: 256 << 20,
+        all_unread_answer_bytes_max: 256 << 20,
         client_connections_max: 4_096,
         handshakes_per_second: 500,
         handshake_timeout: Duration::from_secs(3),
@@ -76,6 +84,9 @@ pub(super) const PEER_RECEIVE_WINDOW: u32 = 16 << 20;
 pub(super) const COALESCE_BYTES: usize = 64 << 10;
 /// Bytes of answers that a client does not read before its connection is given up.
 pub(super) const UNREAD_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What a client may leave unread even when all of them together leave too much: it may be
+/// reading an answer as fast as it can.
+pub(super) const UNREAD_ANSWER_BYTES_FAIR: usize = 2 << 20;
 /// Bytes of a hello or a welcome.
 pub(super) const HELLO_BYTES_MAX: usize = 1 << 10;
 /// What is still queued at a shutdown has this long to leave.

@@ -69,7 +69,6 @@ mod link;
 mod peers;
 mod queue;
 mod service;
-mod throttle;
 mod tls;
 
 use std::net::SocketAddr;
@@ -79,7 +78,7 @@ use raft_core::{ClusterId, NodeId, Peer, Rpc};
 use crate::certs::Credentials;
 
 pub use client::{ClientConnection, ClientEndpoint};
-pub use endpoint::Endpoint;
+pub use endpoint::{Bound, Endpoint};
 pub use error::{CallError, CertificateFault, DialError, Refusal, TransportError};
 pub use limits::Limits;
 pub use service::{Caller, Service};

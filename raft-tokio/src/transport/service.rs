@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -10,11 +11,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Limits;
 use super::contain::{Held, failure};
 use super::endpoint::Shared;
 use super::error::Refusal;
 use super::frame::{FrameReader, FrameWriter, ReadFrameError};
-use super::limits::{COALESCE_BYTES, FLUSH_TIMEOUT, UNREAD_ANSWER_BYTES_MAX};
+use super::limits::{COALESCE_BYTES, FLUSH_TIMEOUT, UNREAD_ANSWER_BYTES_FAIR, UNREAD_ANSWER_BYTES_MAX};
 use super::link::closed;
 use crate::codec::{self, EXCHANGE_ID, FrameError, Kind};
 
@@ -60,8 +62,9 @@ pub(super) async fn serve(
     writer: FrameWriter,
 ) {
     let limits = shared.limits();
+    let ClientBytes { requests: all_bytes, answers: all_answers, answers_max } = &shared.clients;
     reader.set_body_max(limits.request_bytes_max.saturating_add(EXCHANGE_ID));
-    let answers = Arc::new(Answers::default());
+    let answers = Arc::new(Answers::new(all_answers.clone(), *answers_max));
     let mut closing = shared.closing();
     let mut writing = JoinSet::new();
     writing.spawn(write(answers.clone(), writer, limits.answer_bytes_max));
@@ -70,9 +73,8 @@ pub(super) async fn serve(
         caller: Arc::new(caller),
         answers: answers.clone(),
         in_flight: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
-        bytes: Arc::new(Semaphore::new(
-            kibibytes(limits.request_bytes_in_flight_max.max(limits.request_bytes_max)) as usize
-        )),
+        bytes: budget(limits.request_bytes_in_flight_max, limits),
+        all_bytes: all_bytes.clone(),
         running: JoinSet::new(),
     };
     let (refusal, detail) = tokio::select! {
@@ -107,6 +109,8 @@ struct Requests {
     in_flight: Arc<Semaphore>,
     /// In units of 1 KiB.
     bytes: Arc<Semaphore>,
+    /// The same, of all connections together.
+    all_bytes: Arc<Semaphore>,
     running: JoinSet<()>,
 }
 
@@ -132,9 +136,13 @@ impl Requests {
     async fn start(&mut self, id: u64, request: Bytes) {
         while self.running.try_join_next().is_some() {}
         let in_flight = self.in_flight.clone().acquire_owned().await;
-        let bytes = self.bytes.clone().acquire_many_owned(kibibytes(request.len())).await;
-        let (Ok(in_flight), Ok(bytes)) = (in_flight, bytes) else { return };
-        let pending = Pending { answers: self.answers.clone(), id, permits: Some([in_flight, bytes]) };
+        let size = kibibytes(request.len());
+        let bytes = self.bytes.clone().acquire_many_owned(size).await;
+        // Last, so that nobody holds a part of what all share while waiting for what is only its own.
+        let shared = self.all_bytes.clone().acquire_many_owned(size).await;
+        let (Ok(in_flight), Ok(bytes), Ok(shared)) = (in_flight, bytes, shared) else { return };
+        let permits = Some([in_flight, bytes]);
+        let pending = Pending { answers: self.answers.clone(), id, permits, _shared: shared };
         let (service, caller) = (self.service.clone(), self.caller.clone());
         self.running.spawn(async move {
             let answer = service.call(&caller, request).await;
@@ -148,6 +156,8 @@ struct Pending {
     answers: Arc<Answers>,
     id: u64,
     permits: Option<[OwnedSemaphorePermit; 2]>,
+    /// Given back with the answer, not when that has been read: who does not read keeps nobody else waiting.
+    _shared: OwnedSemaphorePermit,
 }
 
 impl Pending {
@@ -173,27 +183,62 @@ struct Answer {
     _permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
+/// What the connections of all clients may hold in memory together.
+pub(super) struct ClientBytes {
+    /// Of requests without an answer, in units of 1 KiB.
+    requests: Arc<Semaphore>,
+    /// Of answers that wait to be written, as counted.
+    answers: Arc<AtomicUsize>,
+    answers_max: usize,
+}
+
+impl ClientBytes {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            requests: budget(limits.all_request_bytes_in_flight_max, limits),
+            answers: Arc::default(),
+            answers_max: limits.all_unread_answer_bytes_max,
+        }
+    }
+}
+
+/// A semaphore for so many bytes, at least for one request.
+fn budget(bytes: usize, limits: &Limits) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(kibibytes(bytes.max(limits.request_bytes_max)) as usize))
+}
+
 /// The answers of one connection that wait to be written.
-#[derive(Default)]
+///
+/// Invariant: `all` includes the bytes of `waiting`, and of the batch that is being written.
 struct Answers {
     waiting: Mutex<Waiting>,
     added: Notify,
+    all: Arc<AtomicUsize>,
+    all_max: usize,
 }
 
 #[derive(Default)]
 struct Waiting {
     answers: VecDeque<Answer>,
     bytes: usize,
+    /// Of the batch that is being written.
+    taken: usize,
     closed: bool,
 }
 
 impl Answers {
+    fn new(all: Arc<AtomicUsize>, all_max: usize) -> Self {
+        Self { waiting: Mutex::default(), added: Notify::new(), all, all_max }
+    }
+
     fn push(&self, answer: Answer) {
         let mut waiting = self.lock();
         if waiting.closed {
             return;
         }
-        waiting.bytes += answer.outcome.as_ref().map_or(0, Bytes::len);
+        let bytes = answer.outcome.as_ref().map_or(0, Bytes::len);
+        waiting.bytes += bytes;
+        self.all.fetch_add(bytes, Ordering::Relaxed);
         waiting.answers.push_back(answer);
         drop(waiting);
         self.added.notify_one();
@@ -210,8 +255,9 @@ impl Answers {
         loop {
             {
                 let mut waiting = self.lock();
+                self.all.fetch_sub(waiting.taken, Ordering::Relaxed);
                 std::mem::swap(&mut waiting.answers, into);
-                waiting.bytes = 0;
+                waiting.taken = std::mem::take(&mut waiting.bytes);
                 if !into.is_empty() {
                     return true;
                 }
@@ -226,8 +272,13 @@ impl Answers {
     /// Returns when more waits than any client may leave unread.
     async fn overflowed(&self) {
         loop {
-            if self.lock().bytes > UNREAD_ANSWER_BYTES_MAX {
-                return;
+            {
+                let waiting = self.lock();
+                let unread = waiting.bytes.saturating_add(waiting.taken);
+                let crowded = self.all.load(Ordering::Relaxed) > self.all_max;
+                if unread > if crowded { UNREAD_ANSWER_BYTES_FAIR } else { UNREAD_ANSWER_BYTES_MAX } {
+                    return;
+                }
             }
             self.added.notified().await;
         }
@@ -235,6 +286,13 @@ impl Answers {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let Waiting { bytes, taken, .. } = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.all.fetch_sub(bytes.saturating_add(*taken), Ordering::Relaxed);
     }
 }
 
@@ -276,4 +334,48 @@ async fn write_batch(
 /// At least one.
 fn kibibytes(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    const MAX: usize = 10 << 20;
+
+    fn is_given_up(answers: &Answers) -> bool {
+        let mut overflowed = std::pin::pin!(answers.overflowed());
+        overflowed.as_mut().poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    fn answer(bytes: usize) -> Answer {
+        Answer { id: 0, outcome: Ok(Bytes::from(vec![0; bytes])), _permits: None }
+    }
+
+    fn take(answers: &Answers) {
+        let mut batch = VecDeque::new();
+        let mut taken = std::pin::pin!(answers.take(&mut batch));
+        let _ = taken.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[test]
+    fn who_leaves_much_unread_is_given_up_when_all_together_leave_too_much() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let [greedy, modest] = [(); 2].map(|()| Answers::new(all.clone(), MAX));
+        for nth in 0..10 {
+            assert!(!is_given_up(&greedy), "{nth} MiB are not too much");
+            greedy.push(answer(1 << 20));
+        }
+        modest.push(answer(1 << 20));
+        assert!(is_given_up(&greedy) && !is_given_up(&modest));
+        // Handed over is not read yet.
+        take(&greedy);
+        assert!(is_given_up(&greedy));
+        take(&greedy);
+        assert!(!is_given_up(&greedy), "it has caught up");
+        assert_eq!(all.load(Ordering::Relaxed), 1 << 20);
+        drop((greedy, modest));
+        assert_eq!(all.load(Ordering::Relaxed), 0, "nothing is counted for ever");
+    }
 }

@@ -1,13 +1,18 @@
 //! Whole nodes, three in one process: real sockets, real files, real time.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::future::Future;
+use std::net::UdpSocket;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_tokio::core::{NodeId, Position, RoleKind, StateMachine};
+use raft_tokio::certs::{Authority, Credentials};
+use raft_tokio::core::{ClusterId, Limits, NodeId, Position, RoleKind, StateMachine};
 use raft_tokio::local::{self, LocalError, LocalSite};
 use raft_tokio::storage::StorageError;
+use raft_tokio::transport::TransportError;
 use raft_tokio::{Node, ProposeError, ReadError, StartError};
 use tempfile::TempDir;
 
@@ -25,13 +30,13 @@ impl StateMachine for Journal {
 /// Everything that outlives its nodes.
 struct Site {
     site: LocalSite,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Site {
     fn new(size: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { site: LocalSite::form(folder.path(), size).expect("a cluster"), _folder: folder }
+        Self { site: LocalSite::form(folder.path(), size).expect("a cluster"), folder }
     }
 
     fn start(&self, node: NodeId) -> Result<Node<Journal>, LocalError> {
@@ -200,4 +205,49 @@ async fn a_directory_is_used_by_one_node_at_a_time() {
     assert!(in_use, "two nodes in one directory");
     stop(nodes).await;
     stop(site.start_all()).await;
+}
+
+/// Every file of a directory with all of its bytes.
+fn bytes_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("a name"));
+    entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).expect("a file")))
+        .collect()
+}
+
+#[tokio::test]
+async fn regress_a_node_that_cannot_bind_leaves_its_data_directory_as_it_was() {
+    let site = Site::new(1);
+    let nodes = site.start_all();
+    let id = leader_of(&nodes).await;
+    let address = nodes[&id].local_addr();
+    stop(nodes).await;
+
+    let dir = site.folder.path().join("n1");
+    let before = bytes_in(&dir);
+    let other = UdpSocket::bind(address).expect("the node has given its port back");
+    let refused = site.start(id).err();
+    let Some(LocalError::Start(StartError::Transport(TransportError::AddressInUse { address: found }))) = refused
+    else {
+        panic!("two sockets at one address: {refused:?}")
+    };
+    assert_eq!(found, address);
+    assert!(bytes_in(&dir) == before, "a start that failed has changed the data directory");
+    drop(other);
+    stop(site.start_all()).await;
+    assert!(bytes_in(&dir) != before, "a start that succeeds is another life");
+}
+
+#[tokio::test]
+async fn limits_that_contradict_each_other_are_refused_before_anything_is_opened() {
+    let cluster = ClusterId::new(1);
+    let authority = Authority::new(cluster).expect("a certificate");
+    let id = NodeId::new(1).expect("it is not 0");
+    let issued = authority.issue_node(id).expect("a certificate");
+    let credentials = Credentials::from_pem(authority.cert_pem(), &issued.cert_pem, &issued.key_pem).expect("a pair");
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let limits = Limits { message_bytes_max: 1 << 30, ..Limits::DEFAULT };
+    let builder = Node::builder(cluster, id, "/nowhere", listen, credentials).limits(limits);
+    let Err(error) = builder.start(Journal::default()) else { panic!("it starts without a data directory") };
+    assert!(matches!(error, StartError::Limits { core: "message_bytes_max", .. }), "{error}");
 }

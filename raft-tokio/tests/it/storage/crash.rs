@@ -1,7 +1,7 @@
 //! Power cuts: at every operation, with every kind of loss, nothing acknowledged is lost.
 
 use raft_core::{Entry, HardState, Index};
-use raft_tokio::storage::{self, Log, Opened, StorageError, Write};
+use raft_tokio::storage::{self, Disk as _, Log, Opened, StorageError, Write};
 
 use super::memory_disk::{Keep, MemoryDisk};
 use super::{SMALL, all, append, birth, entry, formatted, reopen, vote};
@@ -77,6 +77,24 @@ fn run(disk: &MemoryDisk) -> (Model, Option<Model>) {
     (acknowledged, None)
 }
 
+/// What one power cut leaves behind.
+struct PowerCut {
+    operation: u64,
+    disk: MemoryDisk,
+    acknowledged: Model,
+    under_way: Option<Model>,
+}
+
+/// A run of the same story for each operation at which the power can fail in it.
+fn power_cuts() -> impl Iterator<Item = PowerCut> {
+    (1..).map_while(|operation| {
+        let disk = formatted();
+        disk.fail_power_at(operation);
+        let (acknowledged, under_way) = run(&disk);
+        disk.is_off().then_some(PowerCut { operation, disk, acknowledged, under_way })
+    })
+}
+
 fn keeps() -> impl Iterator<Item = Keep> {
     [Keep::Nothing, Keep::Everything].into_iter().chain((0..6).map(Keep::Some))
 }
@@ -84,13 +102,7 @@ fn keeps() -> impl Iterator<Item = Keep> {
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let (mut points, mut kept, mut cut) = (0, 0, 0);
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, under_way) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, under_way } in power_cuts() {
         for keep in keeps() {
             points += 1;
             let case = format!("power cut at operation {operation}, keeping {keep:?}");
@@ -124,13 +136,7 @@ fn go_on(mut opened: Opened, disk: &MemoryDisk, mut model: Model, case: &str) {
 #[test]
 fn regress_what_a_killed_process_had_not_synced_is_durable_once_it_was_recovered() {
     let mut unsynced = 0;
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, _) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, .. } in power_cuts() {
         let killed = disk.kill();
         let opened = reopen(&killed, &SMALL).unwrap_or_else(|error| panic!("killed at operation {operation}: {error}"));
         let found = Model::of(&opened);
@@ -148,13 +154,7 @@ fn regress_what_a_killed_process_had_not_synced_is_durable_once_it_was_recovered
 #[test]
 fn a_second_power_cut_during_recovery_changes_nothing() {
     let mut points = 0;
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, under_way) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, under_way } in power_cuts() {
         for second in 1.. {
             let crashed = disk.crash(Keep::Some(operation));
             crashed.fail_power_at(second);
@@ -193,21 +193,40 @@ fn a_boot_number_is_never_used_twice() -> Result<(), StorageError> {
 
 #[test]
 fn a_power_cut_while_formatting_leaves_a_directory_or_an_error_but_nothing_in_between() {
+    let identity = formatted().bytes("identity");
+    let (mut opens, mut refuses) = (0, 0);
     for operation in 1.. {
         let disk = MemoryDisk::new();
         disk.fail_power_at(operation);
         let formatted = storage::format_on(&disk, &birth());
         if !disk.is_off() {
             assert!(formatted.is_ok());
+            let opened = reopen(&disk.crash(Keep::Nothing), &SMALL);
+            assert!(opened.is_ok(), "what was formatted is durable: {opened:?}");
             break;
         }
         for keep in keeps() {
-            if let Ok(opened) = reopen(&disk.crash(keep), &SMALL) {
-                assert_eq!(Model::of(&opened), Model::default());
-                assert_eq!(opened.durable.membership, birth().membership);
+            let case = format!("power cut at operation {operation}, keeping {keep:?}");
+            let crashed = disk.crash(keep);
+            let names = crashed.list().expect("the disk is on again");
+            let is_formatted = names.iter().any(|name| name == "identity") && crashed.bytes("identity") == identity;
+            match reopen(&crashed, &SMALL) {
+                Ok(opened) => {
+                    assert!(is_formatted, "{case}");
+                    assert_eq!(Model::of(&opened), Model::default());
+                    assert_eq!(opened.durable.membership, birth().membership);
+                    opens += 1;
+                    go_on(opened, &crashed, Model::default(), &case);
+                }
+                // Nobody takes it for a directory that has lost something.
+                Err(error) => {
+                    assert!(!is_formatted, "{case}: {error}");
+                    refuses += 1;
+                }
             }
         }
     }
+    assert!(opens >= 5 && refuses >= 20, "{opens} open, {refuses} are refused");
 }
 
 /// The log before its last group, with it, and where that group lies in the newest segment.

@@ -219,7 +219,44 @@ fn a_missing_or_truncated_file_is_named() -> Result<(), StorageError> {
         assert!(error.to_string().contains(name), "{name}: {error}");
         if name.starts_with("log-") {
             let truncated = disk.tampered(name, |bytes| bytes.truncate(2 * SECTOR));
-            assert!(reopen(&truncated, &SMALL).is_err(), "{name} cut short opens");
+            let Err(error) = reopen(&truncated, &SMALL) else { panic!("{name} cut short opens") };
+            assert!(error.to_string().contains(name), "{name}: {error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn regress_a_segment_that_was_cut_short_is_named_and_not_the_one_after_it() -> Result<(), StorageError> {
+    let disk = large()?;
+    for name in ["log-000000000001", "log-000000000002"] {
+        // In the middle of a group, and where one ends.
+        for sectors in 1..4 {
+            let truncated = disk.tampered(name, |bytes| bytes.truncate(sectors * SECTOR));
+            match reopen(&truncated, &SMALL) {
+                Err(error @ StorageError::Damaged { .. }) => {
+                    assert!(error.to_string().contains(name), "{name}, {sectors} sectors: {error}");
+                }
+                other => panic!("{name}, {sectors} sectors: {other:?}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn regress_bytes_beyond_a_segments_end_are_not_passed_over() -> Result<(), StorageError> {
+    let disk = large()?;
+    for name in ["log-000000000001", "log-000000000002"] {
+        for stray in [&[0_u8][..], b"something else"] {
+            let full = disk.bytes(name).len();
+            match reopen(&disk.tampered(name, |bytes| bytes.extend_from_slice(stray)), &SMALL) {
+                Err(StorageError::Damaged { path, offset, found }) => {
+                    assert!(path.ends_with(name) && offset == full as u64, "{}, {offset}", path.display());
+                    assert_eq!(found, format!("{} bytes beyond its end", stray.len()));
+                }
+                other => panic!("{name}: {other:?}"),
+            }
         }
     }
     Ok(())

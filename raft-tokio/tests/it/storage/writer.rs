@@ -121,6 +121,30 @@ fn a_failed_sync_is_final_and_reported_once() -> Result<(), StorageError> {
 }
 
 #[test]
+fn regress_a_panic_on_the_thread_is_reported_as_a_failure() -> Result<(), StorageError> {
+    let disk = formatted();
+    let (report, completions) = mpsc::channel();
+    let mut reported = 0;
+    let writer = Writer::spawn(reopen(&disk, &SMALL)?.log, move |completion| {
+        reported += 1;
+        assert!(reported != 2, "a bug of the log's own");
+        drop(report.send(completion));
+    })?;
+    writer.write(append(1, vec![entry(1, 1, "kept")]));
+    assert_eq!(persisted(&completions), 1);
+    writer.write(append(2, vec![entry(2, 1, "nobody will know")]));
+    match completions.recv() {
+        Ok(Completion::Failed(StorageError::Panicked { reason, .. })) => assert_eq!(reason, "a bug of the log's own"),
+        other => panic!("{other:?}"),
+    }
+    // Whoever goes on writing is not told a second time, nor kept waiting.
+    writer.write(append(3, vec![entry(3, 1, "never")]));
+    writer.close();
+    assert!(completions.recv().is_err(), "nothing more is reported");
+    Ok(())
+}
+
+#[test]
 fn a_log_that_has_failed_takes_no_more_writes() -> Result<(), StorageError> {
     for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
         let disk = formatted();

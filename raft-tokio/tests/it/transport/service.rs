@@ -215,6 +215,45 @@ async fn a_client_that_has_enough_in_flight_is_not_read_further() {
 }
 
 #[tokio::test]
+async fn all_clients_together_have_no_more_in_flight_than_the_node_can_bear() {
+    let in_flight = Arc::new(Mutex::new((0, 0)));
+    let service = {
+        let in_flight = in_flight.clone();
+        Answer(move |_, request: Bytes| {
+            let in_flight = in_flight.clone();
+            Box::pin(async move {
+                {
+                    let mut in_flight = in_flight.lock().expect("because nothing panics under it");
+                    in_flight.0 += request.len();
+                    in_flight.1 = in_flight.1.max(in_flight.0);
+                }
+                // Long enough for everybody else to come in who may.
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                in_flight.lock().expect("because nothing panics under it").0 -= request.len();
+                Bytes::new()
+            }) as Answering
+        })
+    };
+    let authority = authority(7);
+    let limits = Limits { all_request_bytes_in_flight_max: 20 << 10, ..limits() };
+    let station = Station::serving(Options { limits: limits.clone(), ..options(&authority, peer(1, 1)) }, service);
+    let clients = ClientEndpoint::new(&client_credentials(&authority), limits).expect("because a port is free");
+    let mut calls = JoinSet::new();
+    for _ in 0..6 {
+        let connection = clients.connect(&station.address(), Some(node(1))).await.expect("because the node serves");
+        for _ in 0..8 {
+            let connection = connection.clone();
+            calls.spawn(async move { connection.call(Bytes::from(vec![0; 9 << 10])).await });
+        }
+    }
+    let answers = in_time("the answers", calls.join_all()).await;
+    assert!(answers.iter().all(Result::is_ok), "whoever had to wait is answered all the same");
+    assert_eq!(in_flight.lock().expect("because nothing panics under it").1, 18 << 10, "two of nine KiB fit into 20");
+}
+
+#[tokio::test]
 async fn a_call_that_is_given_up_disturbs_no_other() {
     let (_station, _clients, connection) = connected(echo(), limits()).await;
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! Keeps a party that fails a thousand times a second from writing a thousand lines a second.
+//! Keeps what fails a thousand times a second from writing a thousand lines a second.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Lets the first of equal messages pass, and then one each [`INTERVAL`].
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     seen: Mutex<BTreeMap<String, Seen>>,
 }
 
@@ -18,7 +18,7 @@ struct Seen {
 
 impl Throttle {
     /// Whether to write a message about `subject` now; says how many were left out since the last one.
-    pub(super) fn admit(&self, subject: &str, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&self, subject: &str, now: Instant) -> Option<u64> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = seen.get_mut(subject) {
             if now.saturating_duration_since(known.last) < INTERVAL {
