@@ -8,20 +8,27 @@ use comfy_table::{CellAlignment, Table, presets};
 use raft_kv::store::KeyValue;
 use serde_json::{Map, Value, json};
 
+/// A result that could not be printed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot write to standard output: {0}; the command itself was carried out, but its result is not printed, or not as \
+     a whole; make room, or send the output elsewhere"
+)]
+pub(crate) struct OutputError(#[source] io::Error);
+
 /// Writes to standard output, and makes sure that it arrived.
-pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write(bytes: &[u8]) -> Result<(), OutputError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes)?;
-    stdout.flush()
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(OutputError)
 }
 
 /// Writes text and a line feed to standard output.
-pub(crate) fn write_line(text: &str) -> io::Result<()> {
+pub(crate) fn write_line(text: &str) -> Result<(), OutputError> {
     write(format!("{text}\n").as_bytes())
 }
 
 /// Writes one JSON document to standard output.
-pub(crate) fn write_json(document: &Value) -> io::Result<()> {
+pub(crate) fn write_json(document: &Value) -> Result<(), OutputError> {
     write_line(&format!("{document:#}"))
 }
 

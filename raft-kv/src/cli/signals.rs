@@ -1,6 +1,6 @@
 //! Requests to stop, from a terminal or from a supervisor.
 
-use std::io;
+use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,7 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// `None`: it is ignored, as `nohup` arranges, and stays so.
+    hangup: Option<Signal>,
 }
 
 /// Which signal came.
@@ -28,7 +29,7 @@ impl StopSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
@@ -37,9 +38,28 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => Stop::Interrupt,
             _ = self.terminate.recv() => Stop::Terminate,
-            _ = self.hangup.recv() => Stop::Hangup,
+            () = received(self.hangup.as_mut()) => Stop::Hangup,
         }
     }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether whoever started this process had it ignore SIGHUP. Taking a signal over ends that, and
+/// asking for it with `sigaction` needs unsafe code; the kernel tells it in a file as well.
+fn is_hangup_ignored() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
+}
+
+/// Reads `SigIgn`: hexadecimal, bit 0 for signal 1, which is SIGHUP.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 impl Stop {
@@ -60,5 +80,19 @@ impl Stop {
             Self::Terminate => 15,
             Self::Hangup => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_hangup_is_read_from_the_mask() {
+        let status = |mask: &str| format!("Name:\traft-kv\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
+        assert!(ignores_hangup(&status("0000000000000001")));
+        assert!(ignores_hangup(&status("0000000000001007")));
+        assert!(!ignores_hangup(&status("0000000000001006")));
+        assert!(!ignores_hangup(&status("?")) && !ignores_hangup(""));
     }
 }

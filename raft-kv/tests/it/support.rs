@@ -254,9 +254,13 @@ impl Cluster {
 
     /// Starts a node with further flags.
     pub(crate) fn start_node_with(&mut self, node: u64, flags: &[&str]) {
+        self.start_node_by(raft_kv(), node, flags);
+    }
+
+    /// Starts a node by a command that runs the program with the arguments that are added to it.
+    pub(crate) fn start_node_by(&mut self, mut command: Command, node: u64, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.log_path(node));
         let log = log.expect("because the test's folder is writable");
-        let mut command = raft_kv();
         command.arg("serve").arg("--until-stdin-closes").arg("--config").arg(self.config_path());
         command.arg("--node").arg(node.to_string()).args(flags).stderr(log);
         self.running.insert(node, Process::start(&mut command));
