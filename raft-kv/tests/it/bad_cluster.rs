@@ -67,6 +67,13 @@ fn an_empty_and_a_missing_data_directory_are_refused() {
 }
 
 #[test]
+fn regress_a_data_directory_without_its_anchor_is_told_what_it_means() {
+    let cluster = Cluster::init(1);
+    fs::remove_file(cluster.path().join("n1/anchor")).expect("because init has written it");
+    expect_refusal(&cluster, 1, &["n1/anchor is missing", "bring back the whole directory"]);
+}
+
+#[test]
 fn a_data_directory_in_use_is_refused() {
     let cluster = Cluster::start(1);
     cluster.wait_for_verdict("HEALTHY");
