@@ -6,6 +6,7 @@ pub(crate) mod data;
 pub(crate) mod exit;
 pub(crate) mod health;
 pub(crate) mod init;
+pub(crate) mod json_error;
 pub(crate) mod load;
 pub(crate) mod logging;
 pub(crate) mod output;

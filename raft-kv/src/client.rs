@@ -12,6 +12,7 @@ mod error;
 mod pool;
 mod quic;
 mod tickets;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,14 +24,19 @@ use raft_tokio::core::{ClusterId, NodeId};
 use tokio::time::Instant;
 
 pub use self::error::{AttemptOutcome, ClientError, EndpointTrail, Need, Trail, UnknownCause};
+pub use self::trust::{CredentialFiles, Distrust};
 
 use self::call::{Finished, Target};
 use self::dial::Dial;
+use self::error::HeldUp;
 use self::pool::Pool;
 use self::quic::QuicDial;
 use self::tickets::{OpenSession, Sessions};
+use self::trust::Presented;
 use crate::key::{Key, KeyError, KeyRange, Revision};
-use crate::protocol::{Freshness, NodeStatus, Part, Refusal, Reply, Request, Ticket, encode_request};
+use crate::protocol::{
+    Freshness, NodeStatus, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Ticket, encode_request, request_len,
+};
 use crate::random::{self, Jitter};
 use crate::session::{Nonce, SessionId};
 use crate::store::{KeyValue, Metadata};
@@ -44,6 +50,8 @@ pub struct ClientConfig {
     pub cluster: ClusterId,
     /// Who this client is.
     pub credentials: Credentials,
+    /// Where they were read from, if messages are to say so.
+    pub credential_files: Option<CredentialFiles>,
     /// How long one operation may take, with all its retries.
     pub timeout: Duration,
 }
@@ -111,7 +119,7 @@ pub struct GetReply {
 pub struct RangeRequest {
     /// Which keys.
     pub range: KeyRange,
-    /// So many pairs at most; 0 asks for the count alone, `None` for all of them.
+    /// So many pairs at most; `None`: all of them.
     pub limit: Option<u64>,
     /// How fresh.
     pub consistency: Consistency,
@@ -128,8 +136,30 @@ pub struct RangeReply {
     pub count: u64,
     /// The store's revision when the first pair was read.
     pub revision: Revision,
-    /// The store's revision when the last pair was read. A large range is read in several pages;
-    /// if both revisions are the same, the pairs are one consistent picture.
+    /// The store's revision when the last pair was read or counted. A large range takes several
+    /// requests; if both revisions are the same, the reply is one consistent picture.
+    pub revision_last: Revision,
+}
+
+/// The first pairs of a range: one consistent picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangePage {
+    /// The pairs, in the order of their keys.
+    pub kvs: Vec<KeyValue>,
+    /// Whether the range holds more.
+    pub more: bool,
+    /// The store's revision.
+    pub revision: Revision,
+}
+
+/// How many pairs a range holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountReply {
+    /// So many.
+    pub count: u64,
+    /// The store's revision when the count began.
+    pub revision: Revision,
+    /// The store's revision when it ended; if both are the same, it is the count of one moment.
     pub revision_last: Revision,
 }
 
@@ -140,19 +170,25 @@ impl Client {
     /// # Errors
     /// If there is no endpoint, or the credentials cannot be used.
     pub fn connect(config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { endpoints, cluster, credentials, timeout } = config;
+        let ClientConfig { endpoints, cluster, credentials, credential_files, timeout } = config;
         let dial: Arc<dyn Dial> = Arc::new(QuicDial::new(cluster, &credentials)?);
-        Self::over(endpoints, timeout, &dial)
+        let presented = Presented { identity: credentials.identity().clone(), files: credential_files };
+        Self::over(endpoints, timeout, &dial, presented)
     }
 
     /// A client over any kind of connection.
-    fn over(endpoints: BTreeMap<NodeId, String>, timeout: Duration, dial: &Arc<dyn Dial>) -> Result<Self, ClientError> {
+    fn over(
+        endpoints: BTreeMap<NodeId, String>,
+        timeout: Duration,
+        dial: &Arc<dyn Dial>,
+        presented: Presented,
+    ) -> Result<Self, ClientError> {
         if endpoints.is_empty() {
             return Err(ClientError::NoEndpoints);
         }
         let seed = random::identity()?;
         // Half of the drawn bits are plenty for jitter.
-        let pool = Pool::new(endpoints, dial, Jitter::new(seed as u64));
+        let pool = Pool::new(endpoints, dial, presented, Jitter::new(seed as u64));
         Ok(Self { shared: Arc::new(Shared { pool, sessions: Sessions::new(), timeout }) })
     }
 
@@ -171,10 +207,11 @@ impl Client {
         let (key, value) = (checked_key(key.into())?, value.into());
         let PutOptions { if_revision } = options;
         let request = |ticket| Request::Put { ticket, key: key.clone(), value: value.clone(), if_revision };
-        match self.write(request).await? {
-            Reply::Put { revision, previous } => Ok(WriteReply { revision, previous }),
-            _ => Err(ClientError::Confused),
-        }
+        let done = |reply| match reply {
+            Reply::Put { revision, previous } => Some(WriteReply { revision, previous }),
+            _ => None,
+        };
+        self.write(request, done).await
     }
 
     /// Removes a key. Removing one that does not exist is no error: `previous` is `None` then.
@@ -184,10 +221,12 @@ impl Client {
     pub async fn delete(&self, key: impl Into<Bytes>, options: DeleteOptions) -> Result<WriteReply, ClientError> {
         let key = checked_key(key.into())?;
         let DeleteOptions { if_revision } = options;
-        match self.write(|ticket| Request::Delete { ticket, key: key.clone(), if_revision }).await? {
-            Reply::Deleted { revision, previous } => Ok(WriteReply { revision, previous }),
-            _ => Err(ClientError::Confused),
-        }
+        let request = |ticket| Request::Delete { ticket, key: key.clone(), if_revision };
+        let done = |reply| match reply {
+            Reply::Deleted { revision, previous } => Some(WriteReply { revision, previous }),
+            _ => None,
+        };
+        self.write(request, done).await
     }
 
     /// Reads a key.
@@ -201,24 +240,30 @@ impl Client {
         Ok(GetReply { kv: page.kvs.into_iter().next(), revision: page.revision })
     }
 
-    /// Reads the pairs of a range, in as many pages as it takes; each page has the full timeout.
+    /// Reads the pairs of a range, in as many pages as it takes, and counts those behind the
+    /// limit; each request has the full timeout.
     ///
     /// # Errors
     /// If no node could answer in time.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeReply, ClientError> {
         let RangeRequest { range, limit, consistency } = request;
-        let mut reply = self.range_page(range.clone(), limit, consistency).await?;
-        while reply.more {
-            let read = reply.kvs.len() as u64;
-            let wanted = limit.map(|limit| limit.saturating_sub(read));
-            let Some(last) = reply.kvs.last().filter(|_| wanted != Some(0)) else { break };
+        let RangePage { mut kvs, mut more, revision } = self.range_page(range.clone(), limit, consistency).await?;
+        let mut revision_last = revision;
+        while more {
+            let wanted = limit.map(|limit| limit.saturating_sub(kvs.len() as u64));
+            let Some(last) = kvs.last().filter(|_| wanted != Some(0)) else { break };
             let page = self.range_page(range.after(&last.key), wanted, consistency).await?;
-            reply.more = page.more;
-            reply.count = read + page.count;
-            reply.revision_last = page.revision;
-            reply.kvs.extend(page.kvs);
+            (more, revision_last) = (page.more, page.revision);
+            kvs.extend(page.kvs);
         }
-        Ok(reply)
+        let mut count = kvs.len() as u64;
+        if more {
+            let rest = kvs.last().map_or(range.clone(), |last| range.after(&last.key));
+            let counted = self.count(rest, consistency).await?;
+            count = count.saturating_add(counted.count);
+            revision_last = counted.revision_last;
+        }
+        Ok(RangeReply { kvs, more, count, revision, revision_last })
     }
 
     /// Reads the first pairs of a range, as many as the server puts into one answer: one
@@ -231,8 +276,28 @@ impl Client {
         range: KeyRange,
         limit: Option<u64>,
         consistency: Consistency,
-    ) -> Result<RangeReply, ClientError> {
+    ) -> Result<RangePage, ClientError> {
         self.page(range, limit, consistency, Instant::now() + self.shared.timeout).await
+    }
+
+    /// Counts the pairs of a range, in as many requests as it takes: a server counts so many at
+    /// once only that its other work does not wait. Each request has the full timeout.
+    ///
+    /// # Errors
+    /// If no node could answer in time.
+    pub async fn count(&self, range: KeyRange, consistency: Consistency) -> Result<CountReply, ClientError> {
+        let (target, freshness) = route(consistency);
+        let mut sum: Option<CountReply> = None;
+        let mut rest = Some(range);
+        while let Some(range) = rest {
+            let deadline = Instant::now() + self.shared.timeout;
+            let reply = self.read(&Request::Count { range, freshness }, target, deadline).await?;
+            let Reply::Counted { count, rest: further, revision } = reply else { return Err(ClientError::Confused) };
+            let before = sum.unwrap_or(CountReply { count: 0, revision, revision_last: revision });
+            sum = Some(CountReply { count: before.count.saturating_add(count), revision_last: revision, ..before });
+            rest = further;
+        }
+        sum.ok_or(ClientError::Confused)
     }
 
     /// Asks one node how it is. It answers even if it is alone.
@@ -241,7 +306,7 @@ impl Client {
     /// If it did not answer in time, or is none of the endpoints.
     pub async fn status(&self, node: NodeId) -> Result<NodeStatus, ClientError> {
         let deadline = Instant::now() + self.shared.timeout;
-        match self.read(Request::Status, Target::Node(node), deadline).await? {
+        match self.read(&Request::Status, Target::Node(node), deadline).await? {
             Reply::Status(status) => Ok(*status),
             _ => Err(ClientError::Confused),
         }
@@ -263,22 +328,17 @@ impl Client {
         limit: Option<u64>,
         consistency: Consistency,
         deadline: Instant,
-    ) -> Result<RangeReply, ClientError> {
-        let (target, freshness) = match consistency {
-            Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
-            Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
-            Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
-        };
-        match self.read(Request::Range { range, limit, freshness }, target, deadline).await? {
-            Reply::Range { kvs, more, count, revision } => {
-                Ok(RangeReply { kvs, more, count, revision, revision_last: revision })
-            }
+    ) -> Result<RangePage, ClientError> {
+        let (target, freshness) = route(consistency);
+        match self.read(&Request::Range { range, limit, freshness }, target, deadline).await? {
+            Reply::Range { kvs, more, revision } => Ok(RangePage { kvs, more, revision }),
             _ => Err(ClientError::Confused),
         }
     }
 
-    async fn read(&self, request: Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
-        let request = encode_request(&request);
+    async fn read(&self, request: &Request, target: Target, deadline: Instant) -> Result<Reply, ClientError> {
+        check_size(request)?;
+        let request = encode_request(request);
         let need = match target {
             Target::Leader => Need::Read,
             Target::Any => Need::AnyNode,
@@ -288,40 +348,53 @@ impl Client {
         match self.shared.pool.ask(target, || request.clone(), &mut trail, deadline).await? {
             Finished::Answered(reply) => Ok(reply),
             Finished::Refused(refusal) => Err(refused(refusal)),
+            Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail))),
             Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail))),
         }
     }
 
-    /// Carries out one write, once.
-    async fn write(&self, request: impl Fn(Ticket) -> Request) -> Result<Reply, ClientError> {
+    /// Carries out one write, once; `done` takes the reply that it must have.
+    async fn write(
+        &self,
+        request: impl Fn(Ticket) -> Request,
+        done: impl Fn(Reply) -> Option<WriteReply>,
+    ) -> Result<WriteReply, ClientError> {
         let Shared { pool, sessions, timeout } = &*self.shared;
+        // The numbers in it grow from attempt to attempt, and "too large" must be certain.
+        check_size(&request(Ticket::LONGEST))?;
         let deadline = Instant::now() + *timeout;
         let mut trail = pool.trail(Need::Write, *timeout);
         loop {
             let session = self.session(&mut trail, deadline).await?;
             let Some(place) = session.take_place(deadline).await else {
+                trail.on_held_up(HeldUp::Window);
                 return Err(ClientError::Unavailable(Box::new(trail)));
             };
             let encode = || encode_request(&request(place.ticket()));
-            match pool.ask(Target::Leader, encode, &mut trail, deadline).await? {
-                Finished::Answered(reply) => return Ok(reply),
-                // Nothing of it can be in a log, so another session may carry it.
+            let unknown = match pool.ask(Target::Leader, encode, &mut trail, deadline).await? {
+                Finished::Answered(reply) => match done(reply) {
+                    Some(reply) => return Ok(reply),
+                    None => UnknownCause::Confused,
+                },
                 Finished::Refused(Refusal::SessionUnknown) if !trail.may_be_applied() => {
-                    sessions.discard(&session).await;
+                    // Nothing of it can be in a log, so another session may carry it.
+                    sessions.discard(&session, deadline).await;
+                    continue;
                 }
                 Finished::Refused(Refusal::SessionUnknown | Refusal::SequenceStale { .. }) => {
-                    sessions.discard(&session).await;
-                    return Err(ClientError::OutcomeUnknown {
-                        cause: UnknownCause::SessionLost,
-                        trail: Box::new(trail),
-                    });
+                    sessions.discard(&session, deadline).await;
+                    UnknownCause::SessionLost
+                }
+                Finished::Refused(refusal) if trail.may_be_applied() && !settles(&refusal) => {
+                    UnknownCause::RetryRefused(refusal)
                 }
                 Finished::Refused(refusal) => return Err(refused(refusal)),
-                Finished::OutOfTime if trail.may_be_applied() => {
-                    return Err(ClientError::OutcomeUnknown { cause: UnknownCause::OutOfTime, trail: Box::new(trail) });
-                }
+                Finished::Distrusted if trail.may_be_applied() => UnknownCause::Distrusted,
+                Finished::Distrusted => return Err(ClientError::Distrusted(Box::new(trail))),
+                Finished::OutOfTime if trail.may_be_applied() => UnknownCause::OutOfTime,
                 Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
-            }
+            };
+            return Err(ClientError::OutcomeUnknown { cause: unknown, trail: Box::new(trail) });
         }
     }
 
@@ -329,6 +402,7 @@ impl Client {
     async fn session(&self, trail: &mut Trail, deadline: Instant) -> Result<Arc<OpenSession>, ClientError> {
         let Shared { pool, sessions, .. } = &*self.shared;
         let Some(mut current) = sessions.lock_until(deadline).await else {
+            trail.on_held_up(HeldUp::Session);
             return Err(ClientError::Unavailable(Box::new(trail.clone())));
         };
         if let Some(open) = &*current {
@@ -343,13 +417,21 @@ impl Client {
         trail.nothing_applied();
         match finished {
             Finished::Answered(Reply::Registered { session }) => {
+                tracing::info!(%session, "session opened");
                 let open = Arc::new(OpenSession::new(session));
                 *current = Some(open.clone());
                 Ok(open)
             }
             Finished::Answered(_) => Err(ClientError::Confused),
             Finished::Refused(refusal) => Err(refused(refusal)),
-            Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail.clone()))),
+            Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail.clone()))),
+            Finished::OutOfTime => {
+                // Its turn came when the time was up.
+                if trail.attempts() == 0 {
+                    trail.on_held_up(HeldUp::Session);
+                }
+                Err(ClientError::Unavailable(Box::new(trail.clone())))
+            }
         }
     }
 
@@ -369,6 +451,44 @@ fn key_error(error: KeyError) -> ClientError {
         KeyError::TooLarge { size, limit } => {
             ClientError::TooLarge { what: Part::Key, size: size as u64, limit: limit as u64 }
         }
+    }
+}
+
+/// Who has to answer a read, and how.
+fn route(consistency: Consistency) -> (Target, Freshness) {
+    match consistency {
+        Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
+        Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
+        Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
+    }
+}
+
+/// Whether a request fits, so that nothing is sent that does not.
+fn check_size(request: &Request) -> Result<(), ClientError> {
+    match request_len(request) {
+        size if size > REQUEST_BYTES_MAX => {
+            Err(ClientError::TooLarge { what: Part::Request, size: size as u64, limit: REQUEST_BYTES_MAX as u64 })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a refusal says what became of all attempts, earlier ones included. Only the state
+/// machine can: it decides about a write once, and gives every copy of it the same answer.
+fn settles(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::CompareFailed { .. } => true,
+        Refusal::NotLeader { .. }
+        | Refusal::Busy
+        | Refusal::Unknown { .. }
+        | Refusal::StorageFailed
+        | Refusal::Stopping
+        | Refusal::TooLarge { .. }
+        | Refusal::EmptyKey
+        | Refusal::SessionUnknown
+        | Refusal::SequenceStale { .. }
+        | Refusal::SequenceAhead { .. }
+        | Refusal::Misunderstood(_) => false,
     }
 }
 

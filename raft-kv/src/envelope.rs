@@ -50,6 +50,12 @@ pub(crate) fn encode<T: Serialize>(kind: Kind, version: u8, content: &T) -> Byte
     bytes.into()
 }
 
+/// How many bytes [`encode`] would write, without writing them.
+pub(crate) fn encoded_len<T: Serialize>(content: &T) -> usize {
+    let content = postcard::serialize_with_flavor(content, postcard::ser_flavors::Size::default());
+    2 + content.expect("because our types always know their lengths and nothing is written")
+}
+
 /// Decodes what [`encode`] wrote, if kind and version are the expected ones and nothing follows.
 ///
 /// A length that lies cannot make it allocate much: byte strings are copied only once they are
@@ -77,6 +83,7 @@ mod tests {
     fn kind_version_and_end_are_checked() {
         let bytes = encode(Kind::Command, 1, &300_u64);
         assert_eq!(&bytes[..], [0xc0, 1, 0xac, 2]);
+        assert_eq!(encoded_len(&300_u64), 4);
         assert_eq!(decode::<u64>(Kind::Command, 1, &bytes), Ok(300));
         assert_eq!(decode::<u64>(Kind::Answer, 1, &bytes), Err(DecodeError::Foreign));
         assert_eq!(

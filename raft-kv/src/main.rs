@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::arguments::{Arguments, Command};
+use crate::cli::arguments::{Arguments, Command, Format};
 use crate::cli::exit::Exit;
-use crate::cli::{data, init, load, logging, serve, status};
+use crate::cli::{data, init, json_error, load, logging, output, serve, status};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing can be done about a closed standard error, and nobody is there to tell.
             let _ = writeln!(io::stderr(), "error: {}", Exit::explain(&error));
+            if arguments.command.output() == Some(Format::Json) {
+                // The message was told already, and this cannot be told by a broken output.
+                let _ = output::write_json(&json_error::document(&error));
+            }
             Exit::of(&error).into()
         }
     }

@@ -27,8 +27,13 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a request that are neither key nor value, at most: an envelope and a few varints.
 const REQUEST_OVERHEAD_MAX: usize = 128;
 
-/// The version of the encoding of requests and responses.
-const VERSION: u8 = 1;
+/// So many pairs one request counts at most; the client asks again for the rest. It takes about as
+/// long as a page of short pairs, and nothing else happens on the node meanwhile.
+pub const COUNT_STEPS_MAX: usize = 1 << 14;
+
+/// The version of the encoding of requests and responses. In version 1 each page of a range
+/// counted the whole range.
+const VERSION: u8 = 2;
 
 /// What a client asks for.
 ///
@@ -71,6 +76,13 @@ pub enum Request {
     },
     /// Say how this node is. Needs no other node.
     Status,
+    /// Count the pairs of a range, as far as one request may.
+    Count {
+        /// The range.
+        range: KeyRange,
+        /// How fresh the answer has to be.
+        freshness: Freshness,
+    },
 }
 
 /// The place of a write in its session.
@@ -82,6 +94,15 @@ pub struct Ticket {
     pub sequence: Sequence,
     /// The lowest number whose answer the client still waits for.
     pub acknowledged: Sequence,
+}
+
+impl Ticket {
+    /// The one whose encoding is the longest.
+    pub(crate) const LONGEST: Self = Self {
+        session: SessionId::new(u64::MAX),
+        sequence: Sequence::new(u64::MAX),
+        acknowledged: Sequence::new(u64::MAX),
+    };
 }
 
 /// How fresh a read has to be.
@@ -124,13 +145,20 @@ pub enum Reply {
         kvs: Vec<KeyValue>,
         /// Whether there are further ones.
         more: bool,
-        /// How many pairs the range holds, limits aside.
-        count: u64,
         /// The store's revision.
         revision: Revision,
     },
     /// How the node is.
     Status(Box<NodeStatus>),
+    /// So many pairs there are.
+    Counted {
+        /// How many, up to the rest.
+        count: u64,
+        /// What is left to count, by another request; `None`: nothing.
+        rest: Option<KeyRange>,
+        /// The store's revision.
+        revision: Revision,
+    },
 }
 
 /// Why a request was not carried out, or is not known to be.
@@ -147,7 +175,7 @@ pub enum Refusal {
     Busy,
     /// A write that may or may not be carried out in the end: leadership was lost while it was
     /// on its way. Retrying it with the same ticket is safe.
-    #[error("lost its leadership before the write was committed")]
+    #[error("took the write, but cannot say what became of it; its leadership may have ended meanwhile")]
     Unknown {
         /// Who leads now, if known.
         leader: Option<NodeId>,
@@ -295,6 +323,11 @@ pub struct PeerProgress {
 /// Encodes a request.
 pub fn encode_request(request: &Request) -> Bytes {
     envelope::encode(Kind::Request, VERSION, request)
+}
+
+/// How many bytes a request has once it is encoded.
+pub(crate) fn request_len(request: &Request) -> usize {
+    envelope::encoded_len(request)
 }
 
 /// Decodes a request.

@@ -4,31 +4,37 @@
 //! applied; a read looks at the machine. Everything that could be wrong with a request is found
 //! before anything is proposed.
 
+mod journal;
+
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use bytes::Bytes;
-use raft_tokio::certs::CredentialsError;
 use raft_tokio::core::{NodeId, Status, Timing};
-use raft_tokio::transport::{Caller, Service};
+use raft_tokio::storage::StorageError;
+use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
 
+use self::journal::Journal;
 use crate::command::{Answer, Command, Operation};
-use crate::config::{ClusterConfig, ConfigError, NodeConfig};
-use crate::key::{Key, KeyError, KeyRange, Revision};
+use crate::config::{ClusterConfig, ConfigError, IdentityError, NodeConfig};
+use crate::key::{Key, KeyError, KeyRange};
 use crate::machine::Machine;
 use crate::protocol::{
-    Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply, Request, Response,
-    StateSummary, Ticket, decode_request, encode_response,
+    COUNT_STEPS_MAX, Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply,
+    Request, Response, StateSummary, Ticket, decode_request, encode_response,
 };
-use crate::store::{Page, PageLimit};
+use crate::store::{Count, Page, PageLimit};
 
 /// Answers the clients of one node.
 pub struct KeyValueService {
     node: Node<Machine>,
+    journal: Arc<Journal>,
 }
 
 /// Starts node `id` of the cluster that `config` describes, with its service for clients, on the
@@ -40,24 +46,25 @@ pub struct KeyValueService {
 pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<Machine>, ServeError> {
     let node = config.node(id)?;
     let credentials = config.node_credentials(node)?;
-    credentials.check_validity(SystemTime::now())?;
-    let started = Node::builder(config.cluster(), id, &node.data, listen_address(node)?, credentials)
+    Node::builder(config.cluster(), id, &node.data, listen_address(config, node)?, credentials)
         .peers(config.endpoints())
         .timing(timing)
         .service(|node| Arc::new(KeyValueService::new(node)))
-        .start(Machine::new())?;
-    Ok(started)
+        .start(Machine::new())
+        .map_err(|error| ServeError::from_start(error, config, node))
 }
 
 /// The socket address that a node listens on.
-fn listen_address(node: &NodeConfig) -> Result<SocketAddr, ServeError> {
+fn listen_address(config: &ClusterConfig, node: &NodeConfig) -> Result<SocketAddr, ServeError> {
     let address = node.listen.as_ref().unwrap_or(&node.address);
-    let resolved = address.to_socket_addrs().map(|mut found| found.next());
-    match resolved {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(ServeError::NoAddress { address: address.clone() }),
-        Err(error) => Err(ServeError::Unresolved { address: address.clone(), error }),
-    }
+    let reason = match address.to_socket_addrs() {
+        Ok(mut found) => match found.next() {
+            Some(found) => return Ok(found),
+            None => "the name has no address".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    };
+    Err(ServeError::Unresolved { address: address.clone(), reason, config: config.path().to_owned() })
 }
 
 /// A node that did not start.
@@ -66,46 +73,98 @@ pub enum ServeError {
     /// The configuration has no such node.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its certificate cannot be used.
+    /// Its certificate cannot be used, or is not its own.
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
+    Identity(#[from] IdentityError),
     /// Its address means nothing here.
-    #[error("cannot resolve {address}, where the node is to listen: {error}")]
+    #[error(
+        "cannot resolve {address}, where it is to listen: {reason}; correct its `address` in {}, or give it a `listen` \
+         address there", config.display()
+    )]
     Unresolved {
         /// The address.
         address: String,
         /// What the operating system says.
-        error: std::io::Error,
+        reason: String,
+        /// The configuration.
+        config: PathBuf,
     },
-    /// Its address has no address.
-    #[error("{address}, where the node is to listen, resolves to nothing")]
-    NoAddress {
+    /// Its address belongs to another machine.
+    #[error(
+        "cannot listen on UDP address {address}: this machine does not have it (`ip address` shows those that it has); \
+         run the node where it belongs, or correct its `address` in {0}; if others reach it there through a router, \
+         add `listen = \"0.0.0.0:{1}\"`", config.display(), address.port()
+    )]
+    ForeignAddress {
         /// The address.
-        address: String,
+        address: SocketAddr,
+        /// The configuration.
+        config: PathBuf,
+    },
+    /// A file that every data directory has is not in this one.
+    #[error(
+        "{} is missing, so the data directory {} is not the whole of what this node has promised; bring back the whole \
+         directory as the node left it, never a copy from earlier; if it is lost, the node is", path.display(), data.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// The data directory.
+        data: PathBuf,
     },
     /// The replica did not start.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
+impl ServeError {
+    fn from_start(error: StartError, config: &ClusterConfig, node: &NodeConfig) -> Self {
+        match error {
+            StartError::Storage(StorageError::Io { path, source, .. })
+                if source.kind() == io::ErrorKind::NotFound && path.starts_with(&node.data) =>
+            {
+                Self::Incomplete { path, data: node.data.clone() }
+            }
+            StartError::Transport(TransportError::Bind { address, source })
+                if source.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                Self::ForeignAddress { address, config: config.path().to_owned() }
+            }
+            other => Self::Start(other),
+        }
+    }
+}
+
 impl KeyValueService {
     /// A service on top of `node`.
     pub fn new(node: Node<Machine>) -> Self {
-        Self { node }
+        Self { node, journal: Arc::default() }
     }
 }
 
 impl Service for KeyValueService {
-    fn call(&self, _caller: &Caller, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
-        let node = self.node.clone();
-        Box::pin(async move { encode_response(&respond(&node, &request).await) })
+    fn call(&self, caller: &Caller, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
+        let (node, journal, caller) = (self.node.clone(), self.journal.clone(), caller.clone());
+        Box::pin(async move {
+            let (begun, asked) = (Instant::now(), parse(&request));
+            journal.on_request(&caller, request.len(), &asked);
+            let response = match asked {
+                Ok(asked) => respond(&node, asked).await,
+                Err(refusal) => Err(refusal),
+            };
+            journal.on_response(&caller, begun.elapsed(), &response);
+            encode_response(&response)
+        })
     }
 }
 
-async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
-    match parse(bytes)? {
+async fn respond(node: &Node<Machine>, asked: Asked) -> Response {
+    match asked {
         Asked::Write(command) => write(node, &command).await,
-        Asked::Range { range, limit, freshness } => read(node, range, limit, freshness).await,
+        Asked::Range { range, limit, freshness } => {
+            read(node, freshness, move |machine| page(machine, &range, limit)).await
+        }
+        Asked::Count { range, freshness } => read(node, freshness, move |machine| count(machine, &range)).await,
         Asked::Status => status(node).await,
     }
 }
@@ -115,6 +174,7 @@ async fn respond(node: &Node<Machine>, bytes: &[u8]) -> Response {
 enum Asked {
     Write(Command),
     Range { range: KeyRange, limit: PageLimit, freshness: Freshness },
+    Count { range: KeyRange, freshness: Freshness },
     Status,
 }
 
@@ -134,6 +194,7 @@ fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
             let pairs = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
             Asked::Range { range, limit: PageLimit { pairs, bytes: PAGE_BYTES_MAX }, freshness }
         }
+        Request::Count { range, freshness } => Asked::Count { range, freshness },
         Request::Status => Asked::Status,
     })
 }
@@ -163,11 +224,16 @@ async fn write(node: &Node<Machine>, command: &Command) -> Response {
         ProposeError::StorageFailed => Refusal::StorageFailed,
         ProposeError::Stopped => Refusal::Stopping,
     })?;
-    respond_with(Answer::decode(&answer).map_err(Refusal::Misunderstood)?)
+    answered(&answer)
 }
 
 /// The machine's answer, in the client's terms.
-fn respond_with(answer: Answer) -> Response {
+fn answered(answer: &[u8]) -> Response {
+    let answer = Answer::decode(answer).map_err(|error| {
+        // The command is applied, whatever its answer is: only "unknown" is true.
+        tracing::error!(%error, "the machine's answer cannot be read; this is a defect");
+        Refusal::Unknown { leader: None }
+    })?;
     match answer {
         Answer::Registered { session } => Ok(Reply::Registered { session }),
         Answer::Put { revision, previous } => Ok(Reply::Put { revision, previous }),
@@ -180,15 +246,25 @@ fn respond_with(answer: Answer) -> Response {
     }
 }
 
-async fn read(node: &Node<Machine>, range: KeyRange, limit: PageLimit, freshness: Freshness) -> Response {
-    let look = move |machine: &Machine| (machine.store().range(&range, limit), machine.store().revision());
-    let (page, revision): (Page, Revision) = match freshness {
+async fn read<F>(node: &Node<Machine>, freshness: Freshness, look: F) -> Response
+where
+    F: FnOnce(&Machine) -> Reply + Send + 'static,
+{
+    match freshness {
         Freshness::Linearizable => node.read(look).await,
         Freshness::Stale => node.read_stale(look).await,
     }
-    .map_err(refused)?;
-    let Page { kvs, more, count } = page;
-    Ok(Reply::Range { kvs, more, count, revision })
+    .map_err(refused)
+}
+
+fn page(machine: &Machine, range: &KeyRange, limit: PageLimit) -> Reply {
+    let Page { kvs, more } = machine.store().range(range, limit);
+    Reply::Range { kvs, more, revision: machine.store().revision() }
+}
+
+fn count(machine: &Machine, range: &KeyRange) -> Reply {
+    let Count { count, rest } = machine.store().count(range, COUNT_STEPS_MAX);
+    Reply::Counted { count, rest, revision: machine.store().revision() }
 }
 
 fn refused(error: ReadError) -> Refusal {
@@ -246,14 +322,38 @@ fn describe(status: &Status, state: StateSummary) -> NodeStatus {
 
 #[cfg(test)]
 mod tests {
+    use raft_tokio::core::{Index, Position, StateMachine as _, Term};
+
     use super::*;
     use crate::envelope::DecodeError;
+    use crate::key::Revision;
     use crate::protocol::encode_request;
-    use crate::session::{Sequence, SessionId};
+    use crate::session::{Nonce, Sequence, SessionId};
 
     fn put(key: Bytes, value: Bytes) -> Request {
         let ticket = Ticket { session: SessionId::new(4), sequence: Sequence::new(2), acknowledged: Sequence::new(1) };
         Request::Put { ticket, key, value, if_revision: None }
+    }
+
+    /// Puts so many keys that begin with `k`.
+    fn fill(machine: &mut Machine, keys: u64) {
+        let mut index = 0;
+        let mut apply = |command: &Command| {
+            index += 1;
+            let position = Position::new(Index::new(index), Term::new(1));
+            Answer::decode(&machine.apply(position, &command.encode()))
+                .expect("because the machine encodes its answers")
+        };
+        let Answer::Registered { session } = apply(&Command::Register { nonce: Nonce::new(1) }) else {
+            panic!("a registration was answered with something else")
+        };
+        for nth in 1..=keys {
+            let key = Key::new(format!("k{nth}")).expect("because it has a byte");
+            let operation = Operation::Put { key, value: Bytes::new(), if_revision: None };
+            let sequence = Sequence::new(nth);
+            let answer = apply(&Command::Write { session, sequence, acknowledged: sequence, operation });
+            assert!(matches!(answer, Answer::Put { .. }), "{answer:?}");
+        }
     }
 
     fn asked(request: &Request) -> Result<Asked, Refusal> {
@@ -290,10 +390,46 @@ mod tests {
     }
 
     #[test]
+    fn regress_an_answer_that_cannot_be_read_leaves_the_outcome_unknown() {
+        assert_eq!(answered(b"nonsense"), Err(Refusal::Unknown { leader: None }));
+        let answer = Answer::Put { revision: Revision::new(4), previous: None };
+        assert_eq!(answered(&answer.encode()), Ok(Reply::Put { revision: Revision::new(4), previous: None }));
+        // What the machine could not read was certainly not done.
+        let refused = Answer::Malformed(DecodeError::Malformed);
+        assert_eq!(answered(&refused.encode()), Err(Refusal::Misunderstood(DecodeError::Malformed)));
+    }
+
+    /// Neither a page nor a count takes longer, however large the range is: the node's one task
+    /// does it, and its heartbeats wait meanwhile.
+    #[test]
+    fn regress_one_request_counts_no_more_than_its_share() {
+        let mut machine = Machine::new();
+        let keys = COUNT_STEPS_MAX as u64 * 2 + 3;
+        fill(&mut machine, keys);
+        let prefix = KeyRange::prefix("k");
+        let revision = machine.store().revision();
+        let mut rest = Some(prefix.clone());
+        let mut counts = Vec::new();
+        while let Some(range) = rest {
+            let Reply::Counted { count, rest: further, revision: at } = count(&machine, &range) else {
+                panic!("a count was answered with something else")
+            };
+            assert_eq!(at, revision);
+            counts.push(count);
+            rest = further;
+        }
+        assert_eq!(counts, [COUNT_STEPS_MAX as u64, COUNT_STEPS_MAX as u64, 3]);
+        // The number of all keys is known without counting.
+        assert_eq!(count(&machine, &KeyRange::all()), Reply::Counted { count: keys, rest: None, revision });
+        let limit = PageLimit { pairs: 1, bytes: PAGE_BYTES_MAX };
+        assert!(matches!(page(&machine, &prefix, limit), Reply::Range { kvs, more: true, .. } if kvs.len() == 1));
+    }
+
+    #[test]
     fn what_is_no_request_is_not_understood() {
         assert_eq!(parse(b""), Err(Refusal::Misunderstood(DecodeError::Foreign)));
-        let newer = [&[0xc2, 2][..], &encode_request(&Request::Status)[2..]].concat();
-        let unsupported = DecodeError::UnsupportedVersion { found: 2, newest: 1 };
+        let newer = [&[0xc2, 3][..], &encode_request(&Request::Status)[2..]].concat();
+        let unsupported = DecodeError::UnsupportedVersion { found: 3, newest: 2 };
         assert_eq!(parse(&newer), Err(Refusal::Misunderstood(unsupported)));
     }
 }

@@ -87,8 +87,15 @@ pub struct Page {
     pub kvs: Vec<KeyValue>,
     /// Whether the range holds further pairs that did not fit.
     pub more: bool,
-    /// How many pairs the range holds, limits aside.
+}
+
+/// How many pairs a range holds, as far as they were counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// So many, up to the rest.
     pub count: u64,
+    /// What was not counted; `None`: nothing.
+    pub rest: Option<KeyRange>,
 }
 
 /// How much of a range to return.
@@ -155,29 +162,48 @@ impl Store {
         self.records.get_key_value(key).map(|(key, record)| pair(key, record))
     }
 
-    /// The first pairs of `range`, as many as `limit` allows, and how many there are in all.
+    /// The first pairs of `range`, as many as `limit` allows. The work is that of the page: what
+    /// lies behind it is not even looked at.
     pub fn range(&self, range: &KeyRange, limit: PageLimit) -> Page {
-        let mut page = Page { kvs: Vec::new(), more: false, count: 0 };
-        if range.is_empty() {
-            // A map panics when asked for a range that ends before it starts.
-            return page;
-        }
-        let end = range.end().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-        let mut records = self.records.range::<[u8], _>((Bound::Included(&range.start()[..]), end));
+        let mut page = Page { kvs: Vec::new(), more: false };
         let mut bytes = 0_usize;
-        for (key, record) in records.by_ref() {
+        for (key, record) in self.records_in(range) {
             bytes = bytes.saturating_add(key.as_bytes().len() + record.value.len() + KeyValue::OVERHEAD);
-            let full = page.kvs.len() >= limit.pairs || (bytes > limit.bytes && !page.kvs.is_empty());
-            page.count += 1;
-            if full {
+            if page.kvs.len() >= limit.pairs || (bytes > limit.bytes && !page.kvs.is_empty()) {
                 page.more = true;
                 break;
             }
             page.kvs.push(pair(key, record));
         }
-        let whole = range.start().is_empty() && range.end().is_none();
-        page.count = if whole { self.records.len() as u64 } else { page.count + records.count() as u64 };
         page
+    }
+
+    /// Counts the pairs of `range`, but walks no further than `steps_max` of them. Counting the
+    /// whole store takes no step.
+    pub fn count(&self, range: &KeyRange, steps_max: usize) -> Count {
+        if range.start().is_empty() && range.end().is_none() {
+            return Count { count: self.records.len() as u64, rest: None };
+        }
+        let mut records = self.records_in(range);
+        let mut count = Count { count: 0, rest: None };
+        let mut last = None;
+        for (key, _) in records.by_ref().take(steps_max.max(1)) {
+            count.count += 1;
+            last = Some(key);
+        }
+        if let (Some(last), Some(_)) = (last, records.next()) {
+            count.rest = Some(range.after(last.as_bytes()));
+        }
+        count
+    }
+
+    fn records_in(&self, range: &KeyRange) -> impl Iterator<Item = (&Key, &Record)> {
+        // A map panics when asked for a range that ends before it starts.
+        let bounds = (!range.is_empty()).then(|| {
+            let end = range.end().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+            (Bound::Included(&range.start()[..]), end)
+        });
+        bounds.into_iter().flat_map(|bounds| self.records.range::<[u8], _>(bounds))
     }
 
     /// How many changes there were, plus one.

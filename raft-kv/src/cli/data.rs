@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use raft_kv::client::{Client, Consistency, DeleteOptions, PutOptions};
+use raft_kv::client::{Client, Consistency, CountReply, DeleteOptions, PutOptions};
 use raft_kv::key::{Key, KeyRange, Revision};
 use raft_kv::protocol::VALUE_BYTES_MAX;
 use raft_kv::store::{KeyValue, Metadata};
@@ -86,6 +86,9 @@ pub(crate) async fn range(arguments: &Range) -> anyhow::Result<Exit> {
     let range = key_range(arguments);
     let client = connect::client(&arguments.client)?;
     let consistency = consistency(&arguments.read);
+    if arguments.count_only {
+        return print_count(client.count(range, consistency).await?, arguments.output.output);
+    }
     let with_values = !arguments.keys_only;
     if arguments.output.output == Format::Plain {
         return print_pages(&client, range, arguments.limit, consistency, with_values).await;
@@ -103,6 +106,20 @@ pub(crate) async fn range(arguments: &Range) -> anyhow::Result<Exit> {
             "kvs": pairs,
         });
         output::write_json(&document)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print_count(reply: CountReply, format: Format) -> anyhow::Result<Exit> {
+    let CountReply { count, revision_last, .. } = reply;
+    match format {
+        Format::Plain => output::write_line(&count.to_string())?,
+        Format::Table => {
+            let header = ["COUNT", "REVISION"];
+            let row = vec![count.to_string(), revision_last.to_string()];
+            output::write_line(&output::table(&header, &header, [row]))?;
+        }
+        Format::Json => output::write_json(&json!({ "revision": revision_last.as_u64(), "count": count }))?,
     }
     Ok(Exit::Done)
 }
@@ -163,7 +180,8 @@ fn before(previous: Option<Metadata>) -> String {
     }
 }
 
-fn metadata_json(metadata: Metadata) -> serde_json::Value {
+/// Revisions and version as JSON.
+pub(crate) fn metadata_json(metadata: Metadata) -> serde_json::Value {
     json!({
         "create_revision": metadata.create_revision.as_u64(),
         "mod_revision": metadata.mod_revision.as_u64(),

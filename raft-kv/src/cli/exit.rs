@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use raft_kv::client::ClientError;
+use raft_kv::config::{ConfigError, IdentityError};
 
 use super::output::OutputError;
 
@@ -11,8 +12,9 @@ use super::output::OutputError;
 pub(crate) const TABLE: &str = "\
 Exit status:
   0  done; for status: the cluster can serve
-  1  failed; the message says what was tried, what was found and what to do
-  2  wrong usage: an unknown flag, a missing argument, a key or value over the limit
+  1  tried and failed; the message says what was tried, what was found and what to do
+  2  not even tried: an unknown flag, a missing argument, a key or value over the limit,
+     a configuration that is missing or wrong, certificates that are not the ones it needs
   3  get: there is no such key
   4  put --if-rev: the key was changed at another revision; nothing was written
   5  the outcome is unknown: a write was sent, no answer came, it may still happen
@@ -27,7 +29,7 @@ pub(crate) enum Exit {
     Done = 0,
     /// Something else went wrong.
     Failed = 1,
-    /// What was typed cannot be done.
+    /// What was typed, or what the configuration says, cannot be done.
     Usage = 2,
     /// The key does not exist.
     NotFound = 3,
@@ -51,12 +53,16 @@ impl Exit {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return Some(failure.exit);
         }
+        if cause.is::<ConfigError>() || cause.is::<IdentityError>() {
+            return Some(Self::Usage);
+        }
         match cause.downcast_ref::<ClientError>()? {
             ClientError::Unavailable(_) => Some(Self::Unavailable),
             ClientError::OutcomeUnknown { .. } => Some(Self::OutcomeUnknown),
             ClientError::CompareFailed { .. } => Some(Self::ConditionFailed),
             ClientError::TooLarge { .. } | ClientError::EmptyKey | ClientError::NoSuchNode { .. } => Some(Self::Usage),
-            ClientError::Refused(_)
+            ClientError::Distrusted(_)
+            | ClientError::Refused(_)
             | ClientError::Confused
             | ClientError::NoEndpoints
             | ClientError::Setup { .. }

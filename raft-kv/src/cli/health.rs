@@ -15,7 +15,38 @@ pub(crate) struct Finding {
     pub(crate) node: NodeId,
     pub(crate) address: String,
     /// What it says, or why it said nothing.
-    pub(crate) answer: Result<NodeStatus, String>,
+    pub(crate) answer: Result<NodeStatus, NoAnswer>,
+}
+
+/// A node that did not say how it is; the text follows its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// It may be down.
+    Silent(String),
+    /// It is up, but it and this client do not accept each other.
+    Refused {
+        reason: String,
+        /// What to do about it, in lines.
+        remedy: String,
+    },
+}
+
+impl NoAnswer {
+    /// One or two words.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Silent(_) => "no answer",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(reason) | Self::Refused { reason, .. } => f.write_str(reason),
+        }
+    }
 }
 
 /// The sum of the findings.
@@ -27,6 +58,8 @@ pub(crate) struct Health {
     pub(crate) working: usize,
     /// Members that answered at all.
     pub(crate) answering: usize,
+    /// Members that are up, but do not talk to this client.
+    pub(crate) refusing: usize,
     pub(crate) leader: Option<NodeId>,
     /// Members with a complaint, each with what is wrong.
     pub(crate) complaints: Vec<String>,
@@ -39,6 +72,8 @@ pub(crate) enum Verdict {
     Healthy,
     /// A majority works, but not all.
     Degraded,
+    /// Nobody can tell from here: nodes that would make a majority do not talk to this client.
+    Refused,
     /// No leader with a majority behind it.
     Down,
     /// Replicas that should be equal are not.
@@ -57,21 +92,25 @@ impl Health {
                 && !status.storage_failed
         };
         let working = answers.iter().filter(|status| follows(status)).count();
+        let refusing =
+            findings.iter().filter(|finding| matches!(finding.answer, Err(NoAnswer::Refused { .. }))).count();
         let mut complaints = divergences(&answers);
         let verdict = match () {
             () if !complaints.is_empty() => Verdict::Diverged,
+            () if working < majority(members) && working + refusing >= majority(members) => Verdict::Refused,
             () if working < majority(members) => Verdict::Down,
             () if working < members => Verdict::Degraded,
             () => Verdict::Healthy,
         };
         complaints.extend(findings.iter().filter_map(|finding| match &finding.answer {
-            Err(_) => Some(format!("{} does not answer", finding.node)),
+            Err(NoAnswer::Silent(_)) => Some(format!("{} does not answer", finding.node)),
+            Err(NoAnswer::Refused { .. }) => Some(format!("{} and this client do not accept each other", finding.node)),
             Ok(status) if status.storage_failed => Some(format!("the storage of {} has failed", finding.node)),
             Ok(status) if leader.is_some() && !follows(status) => Some(format!("{} follows no leader", finding.node)),
             Ok(_) => None,
         }));
         let leader = leader.map(|leader| leader.node);
-        Self { verdict, members, working, answering: answers.len(), leader, complaints }
+        Self { verdict, members, working, answering: answers.len(), refusing, leader, complaints }
     }
 
     /// How many more members may fail before the cluster cannot serve.
@@ -84,14 +123,14 @@ impl Health {
         match self.verdict {
             Verdict::Healthy | Verdict::Degraded => Exit::Done,
             Verdict::Down => Exit::Unavailable,
-            Verdict::Diverged => Exit::Failed,
+            Verdict::Refused | Verdict::Diverged => Exit::Failed,
         }
     }
 }
 
 impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verdict, members, working, answering, leader, .. } = self;
+        let Self { verdict, members, working, answering, refusing, leader, .. } = self;
         let leader = leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
         match verdict {
             Verdict::Healthy | Verdict::Degraded => {
@@ -101,6 +140,11 @@ impl fmt::Display for Health {
                     failures => format!("tolerates {failures} more failures"),
                 };
                 write!(f, "{} – {working} of {members} nodes, {leader}, {tolerates}", verdict.name())?;
+            }
+            Verdict::Refused => {
+                let them = if *refusing == 1 { "it and this client" } else { "they and this client" };
+                write!(f, "REFUSED – {refusing} of {members} nodes up, but {them} do not accept each other")?;
+                return Ok(());
             }
             Verdict::Down => {
                 let needed = majority(*members);
@@ -120,6 +164,7 @@ impl Verdict {
         match self {
             Self::Healthy => "HEALTHY",
             Self::Degraded => "DEGRADED",
+            Self::Refused => "REFUSED",
             Self::Down => "DOWN",
             Self::Diverged => "DIVERGED",
         }
@@ -185,7 +230,16 @@ pub(crate) mod tests {
     }
 
     fn silent(number: u64) -> Finding {
-        Finding { node: node(number), address: String::new(), answer: Err("no answer in time".to_owned()) }
+        Finding {
+            node: node(number),
+            address: String::new(),
+            answer: Err(NoAnswer::Silent("no answer in time".to_owned())),
+        }
+    }
+
+    fn refused(number: u64) -> Finding {
+        let answer = Err(NoAnswer::Refused { reason: String::new(), remedy: String::new() });
+        Finding { node: node(number), address: String::new(), answer }
     }
 
     #[test]
@@ -212,6 +266,22 @@ pub(crate) mod tests {
         assert_eq!((health.verdict, health.exit()), (Verdict::Down, Exit::Unavailable));
         let findings = [answer(1, RoleKind::PreCandidate, 4, None), silent(2), silent(3)];
         assert_eq!(Health::judge(&findings).to_string(), "DOWN – 1 of 3 nodes answers, no leader, 2 must follow one");
+    }
+
+    #[test]
+    fn regress_nodes_that_refuse_the_client_are_not_said_to_be_down() {
+        let health = Health::judge(&[refused(1), refused(2), refused(3)]);
+        assert_eq!((health.verdict, health.exit()), (Verdict::Refused, Exit::Failed));
+        assert_eq!(health.to_string(), "REFUSED – 3 of 3 nodes up, but they and this client do not accept each other");
+        // Two of three may well serve; one cannot.
+        assert_eq!(Health::judge(&[refused(1), refused(2), silent(3)]).verdict, Verdict::Refused);
+        assert_eq!(Health::judge(&[refused(1), silent(2), silent(3)]).verdict, Verdict::Down);
+        let findings = [answer(1, RoleKind::Follower, 4, Some(2)), answer(2, RoleKind::Leader, 4, Some(2)), refused(3)];
+        let text = Health::judge(&findings).to_string();
+        assert!(
+            text.starts_with("DEGRADED – 2 of 3") && text.ends_with("n3 and this client do not accept each other"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,14 +7,30 @@ use raft_kv::config::ClusterConfig;
 use raft_kv::init::{InitError, init as make, successive_addresses};
 
 use super::arguments::Init;
-use super::exit::Exit;
+use super::exit::{Exit, Failure};
 use super::output;
 
 /// Makes a cluster and says what to type next.
 pub(crate) fn init(arguments: &Init) -> anyhow::Result<Exit> {
-    let config = create(&arguments.directory, arguments.nodes, &arguments.host, arguments.base_port)?;
+    let config = create(&arguments.directory, arguments.nodes, &arguments.host, arguments.base_port)
+        .map_err(|error| Failure::new(exit_of(&error), error.to_string()))?;
     output::write(next_steps(&arguments.directory, &config).as_bytes())?;
     Ok(Exit::Done)
+}
+
+/// Whether it failed, or what was asked for can be no cluster.
+fn exit_of(error: &InitError) -> Exit {
+    match error {
+        InitError::NoNode | InitError::OutOfPorts { .. } | InitError::Address { .. } | InitError::Membership(_) => {
+            Exit::Usage
+        }
+        InitError::NotEmpty { .. }
+        | InitError::CannotWrite { .. }
+        | InitError::Random(_)
+        | InitError::Certificate(_)
+        | InitError::Storage(_)
+        | InitError::Config(_) => Exit::Failed,
+    }
 }
 
 /// Makes a cluster of which node `n` listens at port `base_port + n`.

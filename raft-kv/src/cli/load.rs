@@ -5,18 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use raft_kv::key::Key;
 use raft_kv::load::{LoadError, Pairs};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::arguments::{Format, Load};
 use super::connect;
 use super::exit::Exit;
 use super::output::{self, counted, grouped};
 use super::progress::{Progress, Stream};
-use super::writers::Writers;
+use super::writers::{WriteFailure, Writers};
 
 /// Stores the lines of a file.
 pub(crate) async fn load(arguments: &Load) -> anyhow::Result<Exit> {
@@ -26,22 +25,28 @@ pub(crate) async fn load(arguments: &Load) -> anyhow::Result<Exit> {
     let mut writers = Writers::begin(&client, &pairs, usize::from(arguments.inflight), pairs.len());
     progress.begin(pairs.len() as u64);
     let begun = Instant::now();
-    let mut written = 0;
+    let (mut written, mut unknown) = (0, 0);
     let mut revision = None;
+    let mut failure: Option<WriteFailure> = None;
     while let Some(outcome) = writers.next().await {
-        let acknowledged = outcome.with_context(|| {
-            let file = arguments.file.display();
-            format!(
-                "{} of {} of {file} stored before this; loading it again is harmless",
-                grouped(written),
-                counted(pairs.len() as u64, "line")
-            )
-        })?;
-        written += 1;
-        revision = revision.max(Some(acknowledged.revision.as_u64()));
-        progress.reach(written)?;
+        match outcome {
+            Ok(acknowledged) => {
+                written += 1;
+                revision = revision.max(Some(acknowledged.revision.as_u64()));
+                progress.reach(written)?;
+            }
+            Err(failed) => {
+                unknown += u64::from(failed.is_unknown());
+                let heavier = failure.as_ref().is_none_or(|failure| failed.weight() > failure.weight());
+                failure = if heavier { Some(failed) } else { failure };
+            }
+        }
     }
     progress.end();
+    if let Some(cause) = failure {
+        let (file, lines) = (arguments.file.display().to_string(), pairs.len() as u64);
+        return Err(LoadFailure { file, lines, stored: written, unknown, cause }.into());
+    }
     let seconds = begun.elapsed().as_secs_f64();
     // Never more than fits: a file of 2^64 lines does not exist.
     let per_second = (written as f64 / seconds.max(1e-9)) as u64;
@@ -62,6 +67,33 @@ pub(crate) async fn load(arguments: &Load) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// A file that was not stored as a whole.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} of {} of {file} stored, {} perhaps stored, {} not; loading it again is harmless",
+    grouped(*stored), counted(*lines, "line"), grouped(*unknown), grouped(self.missing())
+)]
+pub(crate) struct LoadFailure {
+    file: String,
+    lines: u64,
+    stored: u64,
+    unknown: u64,
+    #[source]
+    cause: WriteFailure,
+}
+
+impl LoadFailure {
+    /// Lines that certainly are not stored.
+    fn missing(&self) -> u64 {
+        self.lines.saturating_sub(self.stored + self.unknown)
+    }
+
+    /// How many lines came how far.
+    pub(crate) fn json(&self) -> Value {
+        json!({ "stored": self.stored, "unknown": self.unknown, "not_stored": self.missing() })
+    }
 }
 
 /// Reads and checks a file, or standard input.

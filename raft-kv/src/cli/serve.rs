@@ -44,13 +44,15 @@ pub(crate) async fn serve(arguments: &Serve) -> anyhow::Result<Exit> {
 
 fn start(config: &ClusterConfig, id: NodeId) -> anyhow::Result<Node<Machine>> {
     server::start(config, id, Timing::LAN).map_err(|error| {
-        let message = format!("{id} cannot start: {error}");
-        match error {
-            ServeError::Start(StartError::Transport(TransportError::AddressInUse { .. })) => {
-                Failure::new(Exit::AddressTaken, message).into()
-            }
-            _ => anyhow::anyhow!(message),
-        }
+        let exit = match &error {
+            ServeError::Config(_)
+            | ServeError::Identity(_)
+            | ServeError::Unresolved { .. }
+            | ServeError::ForeignAddress { .. } => Exit::Usage,
+            ServeError::Start(StartError::Transport(TransportError::AddressInUse { .. })) => Exit::AddressTaken,
+            ServeError::Incomplete { .. } | ServeError::Start(_) => Exit::Failed,
+        };
+        Failure::new(exit, format!("{id} cannot start: {error}")).into()
     })
 }
 

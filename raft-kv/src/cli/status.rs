@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::arguments::{Format, Status};
 use super::connect;
 use super::exit::Exit;
-use super::health::{Finding, Health, Verdict};
+use super::health::{Finding, Health, NoAnswer, Verdict};
 use super::output;
 
 /// Once a majority has answered, the others have so long: a dead node must not make the command
@@ -29,7 +29,7 @@ pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let health = Health::judge(&findings);
     match arguments.output.output {
         Format::Plain | Format::Table => {
-            let cure = cure(&health, &arguments.client.cluster.config);
+            let cure = cure(&health, &findings, &arguments.client.cluster.config);
             output::write_line(&format!("{health}\n\n{}{cure}", findings_table(&findings)))?;
         }
         Format::Json => output::write_json(&health_json(&health, &findings))?,
@@ -48,7 +48,7 @@ pub(crate) async fn ask(client: &Client, nodes: &BTreeSet<NodeId>, patience: Dur
     for (node, address) in endpoints.clone() {
         let client = client.clone();
         asked.spawn(async move {
-            let answer = client.status(node).await.map_err(|error| reason(node, &error));
+            let answer = client.status(node).await.map_err(|error| no_answer(node, &error));
             Finding { node, address, answer }
         });
     }
@@ -64,32 +64,46 @@ pub(crate) async fn ask(client: &Client, nodes: &BTreeSet<NodeId>, patience: Dur
     }
     for (node, address) in endpoints {
         if !findings.iter().any(|finding| finding.node == node) {
-            findings.push(Finding { node, address, answer: Err("did not answer".to_owned()) });
+            findings.push(Finding { node, address, answer: Err(NoAnswer::Silent("did not answer".to_owned())) });
         }
     }
     findings.sort_by_key(|finding| finding.node);
     findings
 }
 
-/// How far the last attempt got, in one line.
-fn reason(node: NodeId, error: &ClientError) -> String {
-    let last = match error {
-        ClientError::Unavailable(trail) => trail.endpoints.get(&node).and_then(|endpoint| endpoint.last.as_ref()),
-        _ => None,
+/// How far the last attempt got.
+fn no_answer(node: NodeId, error: &ClientError) -> NoAnswer {
+    let (ClientError::Unavailable(trail) | ClientError::Distrusted(trail)) = error else {
+        return NoAnswer::Silent(error.to_string());
     };
-    last.map_or_else(|| error.to_string(), ToString::to_string)
+    let last = trail.endpoints.get(&node).and_then(|endpoint| endpoint.last.as_ref());
+    let reason = last.map_or_else(|| error.to_string(), ToString::to_string);
+    match trail.remedy() {
+        Some(remedy) => NoAnswer::Refused { reason, remedy },
+        None => NoAnswer::Silent(reason),
+    }
 }
 
-/// What to do about a cluster that cannot serve.
-fn cure(health: &Health, config: &Path) -> String {
-    if health.verdict != Verdict::Down {
-        return String::new();
+/// What to do about a cluster that cannot serve, or not this client.
+fn cure(health: &Health, findings: &[Finding], config: &Path) -> String {
+    match health.verdict {
+        Verdict::Healthy | Verdict::Degraded | Verdict::Diverged => String::new(),
+        Verdict::Refused => {
+            let remedies: BTreeSet<&str> = findings
+                .iter()
+                .filter_map(|finding| match &finding.answer {
+                    Err(NoAnswer::Refused { remedy, .. }) => Some(remedy.as_str()),
+                    Err(NoAnswer::Silent(_)) | Ok(_) => None,
+                })
+                .collect();
+            remedies.into_iter().map(|remedy| format!("\n\n{remedy}")).collect()
+        }
+        Verdict::Down => format!(
+            "\n\na majority of the nodes must be up and reach each other; \
+             `raft-kv serve --config {} --node N` starts one",
+            config.display()
+        ),
     }
-    format!(
-        "\n\na majority of the nodes must be up and reach each other; \
-         `raft-kv serve --config {} --node N` starts one",
-        config.display()
-    )
 }
 
 fn findings_table(findings: &[Finding]) -> String {
@@ -99,8 +113,8 @@ fn findings_table(findings: &[Finding]) -> String {
         let mut row = vec![node.to_string(), address.clone()];
         match answer {
             Ok(status) => row.extend(status_cells(status)),
-            Err(_) => {
-                row.push("no answer".to_owned());
+            Err(none) => {
+                row.push(none.name().to_owned());
                 row.resize(header.len(), "-".to_owned());
             }
         }
@@ -145,7 +159,7 @@ fn health_json(health: &Health, findings: &[Finding]) -> Value {
 fn finding_json(finding: &Finding) -> Value {
     let mut fields = json!({ "node": finding.node.to_string(), "address": finding.address });
     let more = match &finding.answer {
-        Err(reason) => json!({ "error": reason }),
+        Err(none) => json!({ "error": none.to_string(), "refused": matches!(none, NoAnswer::Refused { .. }) }),
         Ok(status) => json!({
             "cluster": status.cluster.to_string(),
             "program_version": status.version,

@@ -11,13 +11,17 @@ use raft_kv::key::{Key, Revision};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Writes pairs in their order, a fixed number at a time. Dropping it stops it.
+/// Writes pairs in their order, a fixed number at a time, until one fails; those under way then
+/// still end. Dropping it stops it.
 pub(crate) struct Writers {
     acknowledgements: mpsc::Receiver<Result<Acknowledgement, WriteFailure>>,
     /// The first write that may not begin yet.
     limit: watch::Sender<usize>,
     tasks: JoinSet<()>,
 }
+
+/// Further than any write, with room for each writer to count on.
+const NEVER: usize = usize::MAX / 2;
 
 /// An acknowledged write.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,35 @@ pub(crate) struct WriteFailure {
     key: Key,
     #[source]
     cause: ClientError,
+}
+
+impl WriteFailure {
+    /// Whether the write may have been done all the same.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self.cause, ClientError::OutcomeUnknown { .. })
+    }
+
+    /// How much it tells: that a write may be done above all, and one that was tried rather than
+    /// one that waited for others.
+    pub(crate) fn weight(&self) -> (bool, u64) {
+        let attempts = match &self.cause {
+            ClientError::Unavailable(trail)
+            | ClientError::Distrusted(trail)
+            | ClientError::OutcomeUnknown { trail, .. } => trail.attempts(),
+            // Decided by what was found.
+            ClientError::CompareFailed { .. }
+            | ClientError::TooLarge { .. }
+            | ClientError::EmptyKey
+            | ClientError::Refused(_)
+            | ClientError::Confused
+            | ClientError::NoEndpoints
+            | ClientError::NoSuchNode { .. }
+            | ClientError::ForeignCertificate { .. }
+            | ClientError::Setup { .. }
+            | ClientError::Random(_) => u64::MAX,
+        };
+        (self.is_unknown(), attempts)
+    }
 }
 
 impl Writers {
@@ -103,7 +136,11 @@ impl Writer {
             let done = Instant::now();
             let report = match outcome {
                 Ok(reply) => Ok(Acknowledgement { nth, revision: reply.revision, begun, done }),
-                Err(cause) => Err(WriteFailure { key: key.clone(), cause }),
+                Err(cause) => {
+                    // Nothing is begun any more; what has begun, at about the same time, ends soon.
+                    self.next.store(NEVER, Ordering::Relaxed);
+                    Err(WriteFailure { key: key.clone(), cause })
+                }
             };
             if self.report.send(report).await.is_err() {
                 return;

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use raft_tokio::core::NodeId;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dial::CallFailure;
+use super::dial::{CallFailure, DialFailure};
 use super::endpoint::Endpoint;
 use super::error::{AttemptOutcome, ClientError, Trail};
 use super::pool::Pool;
-use crate::protocol::{Part, REQUEST_BYTES_MAX, Refusal, Reply, Response, decode_response};
+use crate::protocol::{Part, Refusal, Reply, Response, decode_response};
 
 /// Between attempts that were refused for the moment, at first …
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -36,7 +36,9 @@ pub(super) enum Finished {
     Answered(Reply),
     /// With a refusal that another attempt would not change.
     Refused(Refusal),
-    /// Without either.
+    /// Nobody who was asked, and nobody else, will talk to this client.
+    Distrusted,
+    /// Without any of these.
     OutOfTime,
 }
 
@@ -58,54 +60,63 @@ impl Pool {
         trail: &mut Trail,
         deadline: Instant,
     ) -> Result<Finished, ClientError> {
-        let (mut silences, mut redirects, mut pause) = (0, 0, PAUSE_MIN);
+        let (mut silences, mut attempts, mut pause) = (0, 0_usize, PAUSE_MIN);
         loop {
             let now = Instant::now();
             if now >= deadline {
                 trail.leader_seen = self.leader_seen();
                 return Ok(Finished::OutOfTime);
             }
-            let request = encode();
-            if request.len() > REQUEST_BYTES_MAX {
-                let (size, limit) = (request.len() as u64, REQUEST_BYTES_MAX as u64);
-                return Err(ClientError::TooLarge { what: Part::Request, size, limit });
-            }
-            let endpoint = self.choose(target)?;
+            let endpoint = self.choose(target, trail)?;
             let patience = whole_millis(self.patience(silences).min(deadline - now));
+            let (node, request) = (endpoint.node(), encode());
+            attempts += 1;
+            tracing::debug!(%node, attempt = attempts, bytes = request.len(), "asking");
             let (outcome, response) = attempt(endpoint, request, patience).await;
             let next = match response {
                 Some(response) => {
-                    self.on_answer(endpoint.node(), now.elapsed());
-                    self.on_response(target, endpoint.node(), response)
+                    self.on_answer(node, now.elapsed());
+                    self.on_response(target, node, response)
                 }
                 // A connection that broke says little about the node; a new one will tell.
                 None if outcome.broke_connection() => Next::Pause,
                 None => {
                     // A handshake goes on without us, so waiting longer for it wins nothing.
                     silences += u32::from(matches!(outcome, AttemptOutcome::NoAnswer { .. }));
-                    self.on_silence(endpoint.node());
+                    self.on_silence(node);
                     // What fails at once must not be repeated at once.
                     if now.elapsed() < PAUSE_MIN { Next::Pause } else { Next::Elsewhere }
                 }
             };
-            trail.on_attempt(endpoint.node(), outcome);
-            redirects += 1;
+            trail.on_attempt(node, outcome);
+            if trail.is_distrusted() {
+                return Ok(Finished::Distrusted);
+            }
+            let outcome = trail.outcome(node).map(tracing::field::display);
             match next {
-                Next::Finish(finished) => return Ok(finished),
+                Next::Finish(finished) => {
+                    tracing::debug!(%node, attempt = attempts, outcome, elapsed = ?now.elapsed(), "settled");
+                    return Ok(finished);
+                }
                 // Nodes that point at each other are in the middle of an election.
-                Next::Elsewhere if redirects % (self.len() + 1) != 0 => {}
+                Next::Elsewhere if !attempts.is_multiple_of(self.len() + 1) => {
+                    tracing::info!(%node, attempt = attempts, outcome, "asking elsewhere");
+                }
                 Next::Elsewhere | Next::Pause => {
-                    sleep_until((Instant::now() + self.jitter.spread(pause)).min(deadline)).await;
+                    let end = (Instant::now() + self.jitter.spread(pause)).min(deadline);
+                    let pause_now = end.saturating_duration_since(Instant::now());
+                    tracing::info!(%node, attempt = attempts, outcome, pause = ?pause_now, "asking again");
+                    sleep_until(end).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
     }
 
-    fn choose(&self, target: Target) -> Result<&Arc<Endpoint>, ClientError> {
+    fn choose(&self, target: Target, trail: &Trail) -> Result<&Arc<Endpoint>, ClientError> {
         match target {
-            Target::Leader => self.toward_leader().ok_or(ClientError::NoEndpoints),
-            Target::Any => self.toward_any().ok_or(ClientError::NoEndpoints),
+            Target::Leader => self.toward_leader(trail).ok_or(ClientError::NoEndpoints),
+            Target::Any => self.toward_any(trail).ok_or(ClientError::NoEndpoints),
             Target::Node(node) => self.endpoint(node).ok_or_else(|| ClientError::NoSuchNode {
                 node,
                 known: self.addresses().map(|(node, _)| node).collect(),
@@ -159,7 +170,8 @@ async fn attempt(endpoint: &Arc<Endpoint>, request: Bytes, patience: Duration) -
     let until = Instant::now() + patience;
     let line = match timeout(patience, endpoint.line()).await {
         Ok(Ok(line)) => line,
-        Ok(Err(reason)) => return (AttemptOutcome::Unreachable { reason }, None),
+        Ok(Err(DialFailure::Unreachable(reason))) => return (AttemptOutcome::Unreachable { reason }, None),
+        Ok(Err(DialFailure::Distrusted(distrust))) => return (AttemptOutcome::Distrusted(distrust), None),
         Err(_) => return (AttemptOutcome::Connecting { waited: patience }, None),
     };
     let answers = endpoint.answers();
@@ -172,6 +184,10 @@ async fn attempt(endpoint: &Arc<Endpoint>, request: Bytes, patience: Duration) -
         Ok(Err(CallFailure::Lost(reason))) => {
             endpoint.discard(&line);
             return (AttemptOutcome::Lost { reason }, None);
+        }
+        Ok(Err(CallFailure::TooLarge { size, limit })) => {
+            let refusal = Refusal::TooLarge { what: Part::Request, size, limit };
+            return (AttemptOutcome::Refused(refusal.clone()), Some(Err(refusal)));
         }
         Err(_) => {
             if endpoint.answers() == answers {

@@ -10,12 +10,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft_tokio::core::NodeId;
 
+use super::trust::Distrust;
+
 pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Makes connections.
 pub(super) trait Dial: Send + Sync + 'static {
     /// Connects to a node and makes sure that it is that one.
-    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>>;
+    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>>;
+}
+
+/// No connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DialFailure {
+    /// Another attempt may succeed; the text says what is wrong.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Somebody is there, and one side does not accept the other.
+    #[error("{0}")]
+    Distrusted(Distrust),
 }
 
 /// A connection.
@@ -31,4 +44,11 @@ pub(super) enum CallFailure {
     NotSent(String),
     /// The server may have seen it.
     Lost(String),
+    /// The server takes smaller requests only, and has not seen this one.
+    TooLarge {
+        /// How many bytes the request has.
+        size: u64,
+        /// How many it may have.
+        limit: u64,
+    },
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use raft_tokio::core::NodeId;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::dial::{Dial, Line};
+use super::dial::{Dial, DialFailure, Line};
 
 /// A first handshake is given this long. Its packets may have gone to a port that nobody had
 /// opened yet, and QUIC waits a second before it repeats them: a fresh handshake is faster.
@@ -31,7 +31,7 @@ enum State {
     Open { line: Arc<dyn Line> },
 }
 
-type Dialed = Result<Arc<dyn Line>, String>;
+type Dialed = Result<Arc<dyn Line>, DialFailure>;
 
 impl Endpoint {
     pub(super) fn new(node: NodeId, address: String, dial: Arc<dyn Dial>) -> Self {
@@ -58,7 +58,7 @@ impl Endpoint {
             Err(done) => done,
         };
         let dialed = done.wait_for(Option::is_some).await.ok().and_then(|dialed| dialed.clone());
-        dialed.unwrap_or_else(|| Err("the client is shutting down".to_owned()))
+        dialed.unwrap_or_else(|| Err(DialFailure::Unreachable("the client is shutting down".to_owned())))
     }
 
     /// The connection if it is open; else what tells when its making is done, which begins now at the latest.
@@ -77,12 +77,21 @@ impl Endpoint {
     }
 
     async fn dial(self: Arc<Self>, failures: u32, report: watch::Sender<Option<Dialed>>) {
+        let (node, begun) = (self.node, Instant::now());
+        tracing::info!(%node, address = self.address, "dialling");
         let limit = HANDSHAKE_MIN.saturating_mul(1 << failures.min(8)).min(HANDSHAKE_MAX);
         let dialed = timeout(limit, self.dial.dial(self.node, &self.address)).await;
-        let dialed = dialed.unwrap_or_else(|_| Err(format!("no answer to the handshake within {limit:?}")));
+        let dialed = dialed
+            .unwrap_or_else(|_| Err(DialFailure::Unreachable(format!("no answer to the handshake within {limit:?}"))));
         *self.state() = match &dialed {
-            Ok(line) => State::Open { line: line.clone() },
-            Err(_) => State::Closed { failures: failures.saturating_add(1) },
+            Ok(line) => {
+                tracing::info!(%node, elapsed = ?begun.elapsed(), "connected");
+                State::Open { line: line.clone() }
+            }
+            Err(failure) => {
+                tracing::info!(%node, elapsed = ?begun.elapsed(), "not connected: {failure}");
+                State::Closed { failures: failures.saturating_add(1) }
+            }
         };
         // Nobody may be waiting any more.
         report.send(Some(dialed)).ok();
@@ -92,6 +101,7 @@ impl Endpoint {
     pub(super) fn discard(&self, broken: &Arc<dyn Line>) {
         let mut state = self.state();
         if matches!(&*state, State::Open { line } if Arc::ptr_eq(line, broken)) {
+            tracing::info!(node = %self.node, "the connection is given up");
             *state = State::Closed { failures: 0 };
         }
     }

@@ -1,12 +1,14 @@
 //! What can go wrong for a client, and the story behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use raft_tokio::core::{ClusterId, NodeId};
 use tokio::time::Instant;
 
+use super::trust::{Distrust, Presented};
 use crate::envelope::DecodeError;
 use crate::key::Revision;
 use crate::protocol::{Part, Refusal};
@@ -19,6 +21,10 @@ pub enum ClientError {
     /// Certainly not done: no node was able to within the time.
     #[error("{verdict}\n{0}", verdict = .0.verdict())]
     Unavailable(Box<Trail>),
+    /// Certainly not done: every node that could do it, and this client, do not accept each other.
+    /// A retry changes nothing.
+    #[error("{verdict}\n{0}", verdict = .0.verdict_of_distrust())]
+    Distrusted(Box<Trail>),
     /// A write that may or may not be applied, now or later.
     #[error(
         "{cause}: the write may or may not have been applied\n{trail}\n  read the key to find out whether the write was applied"
@@ -89,7 +95,7 @@ pub enum ClientError {
 }
 
 /// Why the answer to a write is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownCause {
     /// The time is up.
     #[error("no answer came in time")]
@@ -97,6 +103,15 @@ pub enum UnknownCause {
     /// The cluster has forgotten the session, and with it the answer.
     #[error("the cluster has forgotten this client's session, and with it the answer")]
     SessionLost,
+    /// One attempt was not answered, and the node that was asked next will not carry it out.
+    #[error("an attempt was not answered, and a retry was refused ({0})")]
+    RetryRefused(Refusal),
+    /// One attempt was not answered, and now no node and this client accept each other.
+    #[error("an attempt was not answered, and now the nodes and this client do not accept each other")]
+    Distrusted,
+    /// The server answered something else than it was asked: it is another program.
+    #[error("the server's answer does not belong to the question; is it a raft-kv of another version?")]
+    Confused,
 }
 
 fn found(current: Option<Metadata>) -> String {
@@ -121,7 +136,20 @@ pub struct Trail {
     pub endpoints: BTreeMap<NodeId, EndpointTrail>,
     /// The leader that the client saw last, and when.
     pub leader_seen: Option<(NodeId, Instant)>,
+    presented: Arc<Presented>,
+    held_up: Option<HeldUp>,
     may_be_applied: bool,
+}
+
+/// What a write has waited for instead of being tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeldUp {
+    /// All writes of a client go through one session.
+    #[error("it waited for its turn: another write of this client was trying to open their session")]
+    Session,
+    /// So many answers a session can have outstanding.
+    #[error("it waited for its turn: too many other writes of this client have no answer yet")]
+    Window,
 }
 
 /// What an operation needs.
@@ -163,6 +191,9 @@ pub enum AttemptOutcome {
         /// What the transport says.
         reason: String,
     },
+    /// No connection, and there will be none.
+    #[error("{0}")]
+    Distrusted(Distrust),
     /// The connection ended before the request was sent.
     #[error("closed the connection before the request was sent: {reason}")]
     NotSent {
@@ -198,6 +229,22 @@ impl AttemptOutcome {
         matches!(self, Self::NotSent { .. } | Self::Lost { .. })
     }
 
+    /// What to tell of the last attempt, if this one came before: whichever says more. The end of
+    /// the operation's time cuts the last one short.
+    fn after(self, before: &Self) -> Self {
+        match (self, before) {
+            (Self::Connecting { waited }, Self::Connecting { waited: earlier }) => {
+                Self::Connecting { waited: waited.max(*earlier) }
+            }
+            (Self::NoAnswer { waited }, Self::NoAnswer { waited: earlier }) => {
+                Self::NoAnswer { waited: waited.max(*earlier) }
+            }
+            // That nothing has come of another attempt yet says less than why one failed.
+            (Self::Connecting { .. }, Self::Unreachable { reason }) => Self::Unreachable { reason: reason.clone() },
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Whether a write may have got into a log by this attempt.
     fn may_be_applied(&self) -> bool {
         match self {
@@ -216,17 +263,26 @@ impl AttemptOutcome {
                 | Refusal::SequenceAhead { .. }
                 | Refusal::Misunderstood(_) => false,
             },
-            Self::Connecting { .. } | Self::Unreachable { .. } | Self::NotSent { .. } | Self::Answered => false,
+            Self::Connecting { .. }
+            | Self::Unreachable { .. }
+            | Self::Distrusted(_)
+            | Self::NotSent { .. }
+            | Self::Answered => false,
         }
     }
 }
 
 impl Trail {
-    pub(super) fn new<'a>(need: Need, timeout: Duration, endpoints: impl Iterator<Item = (NodeId, &'a str)>) -> Self {
+    pub(super) fn new<'a>(
+        need: Need,
+        timeout: Duration,
+        presented: Arc<Presented>,
+        endpoints: impl Iterator<Item = (NodeId, &'a str)>,
+    ) -> Self {
         let endpoints = endpoints
             .map(|(node, address)| (node, EndpointTrail { address: address.to_owned(), attempts: 0, last: None }))
             .collect();
-        Self { need, timeout, endpoints, leader_seen: None, may_be_applied: false }
+        Self { need, timeout, endpoints, leader_seen: None, presented, held_up: None, may_be_applied: false }
     }
 
     /// What came of it, if nothing was done.
@@ -240,6 +296,51 @@ impl Trail {
         }
     }
 
+    /// The same, if nobody accepts this client or is accepted by it.
+    fn verdict_of_distrust(&self) -> String {
+        match self.need {
+            Need::Write => "the nodes and this client do not accept each other; nothing was changed".to_owned(),
+            Need::Read | Need::AnyNode => "the nodes and this client do not accept each other".to_owned(),
+            Need::Node(node) => format!("{node} and this client do not accept each other"),
+        }
+    }
+
+    /// The endpoints that can be of help, in the order of their nodes.
+    fn candidates(&self) -> impl Iterator<Item = (NodeId, &EndpointTrail)> {
+        let only = match self.need {
+            Need::Node(only) => Some(only),
+            Need::Write | Need::Read | Need::AnyNode => None,
+        };
+        let candidates = self.endpoints.iter().map(|(node, endpoint)| (*node, endpoint));
+        candidates.filter(move |(node, _)| only.is_none_or(|only| only == *node))
+    }
+
+    fn distrusts(&self) -> impl Iterator<Item = &Distrust> {
+        self.candidates().filter_map(|(_, endpoint)| match &endpoint.last {
+            Some(AttemptOutcome::Distrusted(distrust)) => Some(distrust),
+            Some(_) | None => None,
+        })
+    }
+
+    /// Whether the last attempt at this endpoint ended with distrust.
+    pub(super) fn is_distrusted_by(&self, node: NodeId) -> bool {
+        self.endpoints.get(&node).is_some_and(|endpoint| matches!(endpoint.last, Some(AttemptOutcome::Distrusted(_))))
+    }
+
+    /// Whether no endpoint is left that may accept this client. One that cannot be reached may.
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.distrusts().count() == self.candidates().count()
+    }
+
+    /// Who this client is and what to do about the nodes that it does not get on with, in lines;
+    /// `None` if there are none.
+    pub fn remedy(&self) -> Option<String> {
+        let remedies: BTreeSet<&str> = self.distrusts().map(Distrust::remedy).collect();
+        let lines = remedies.into_iter().map(|remedy| format!("\n  {remedy}"));
+        let lines: String = lines.collect();
+        (!lines.is_empty()).then(|| format!("{}{lines}", self.presented))
+    }
+
     /// Whether a write may be in a log, by one of the attempts.
     pub fn may_be_applied(&self) -> bool {
         self.may_be_applied
@@ -250,11 +351,29 @@ impl Trail {
         self.may_be_applied = false;
     }
 
+    /// How many attempts there were in all.
+    pub fn attempts(&self) -> u64 {
+        self.endpoints.values().map(|endpoint| endpoint.attempts).sum()
+    }
+
+    /// The time went by before the first attempt.
+    pub(super) fn on_held_up(&mut self, by: HeldUp) {
+        self.held_up = Some(by);
+    }
+
+    /// How far the last attempt at this endpoint got.
+    pub(super) fn outcome(&self, node: NodeId) -> Option<&AttemptOutcome> {
+        self.endpoints.get(&node)?.last.as_ref()
+    }
+
     pub(super) fn on_attempt(&mut self, node: NodeId, outcome: AttemptOutcome) {
         self.may_be_applied |= outcome.may_be_applied();
         if let Some(endpoint) = self.endpoints.get_mut(&node) {
             endpoint.attempts += 1;
-            endpoint.last = Some(outcome);
+            endpoint.last = Some(match endpoint.last.take() {
+                Some(before) => outcome.after(&before),
+                None => outcome,
+            });
         }
     }
 }
@@ -262,11 +381,7 @@ impl Trail {
 /// Several indented lines: each endpoint and how far it got, the last leader, what to do.
 impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let asked = self.endpoints.iter().filter(|(node, _)| match self.need {
-            Need::Node(only) => **node == only,
-            Need::Write | Need::Read | Need::AnyNode => true,
-        });
-        for (nth, (node, EndpointTrail { address, attempts, last })) in asked.enumerate() {
+        for (nth, (node, EndpointTrail { address, attempts, last })) in self.candidates().enumerate() {
             let label = if nth == 0 { "tried" } else { "" };
             write!(f, "  {label:<5} {node} at {address}")?;
             match last {
@@ -274,6 +389,16 @@ impl fmt::Display for Trail {
                 Some(last) if *attempts == 1 => writeln!(f, ", once: {last}")?,
                 Some(last) => writeln!(f, ", {attempts} times, last: {last}")?,
             }
+        }
+        if let Some(held_up) = self.held_up {
+            writeln!(f, "  {held_up}")?;
+        }
+        if let Some(remedy) = self.remedy() {
+            write!(f, "  {remedy}")?;
+            if self.is_distrusted() {
+                return Ok(());
+            }
+            writeln!(f)?;
         }
         match self.need {
             Need::Write | Need::Read => {}
@@ -295,6 +420,8 @@ impl fmt::Display for Trail {
 
 #[cfg(test)]
 mod tests {
+    use raft_tokio::transport::CertificateFault;
+
     use super::*;
 
     fn node(id: u64) -> NodeId {
@@ -303,7 +430,8 @@ mod tests {
 
     fn trail() -> Trail {
         let addresses = [(node(1), "10.0.0.1:7401"), (node(2), "10.0.0.2:7401"), (node(3), "10.0.0.3:7401")];
-        let mut trail = Trail::new(Need::Write, Duration::from_secs(2), addresses.into_iter());
+        let presented = Arc::new(super::super::tests::presented());
+        let mut trail = Trail::new(Need::Write, Duration::from_secs(2), presented, addresses.into_iter());
         trail.on_attempt(node(1), AttemptOutcome::Refused(Refusal::NotLeader { leader: Some(node(2)) }));
         trail.on_attempt(node(2), AttemptOutcome::Connecting { waited: Duration::from_millis(250) });
         trail.on_attempt(node(2), AttemptOutcome::Unreachable { reason: "timed out".to_owned() });
@@ -322,6 +450,56 @@ mod tests {
              no leader was seen\n  \
              `raft-kv status` shows which nodes are up; of 3, 2 must be, and must reach each other"
         );
+    }
+
+    #[test]
+    fn nodes_and_clients_that_do_not_accept_each_other_are_told_what_to_do() {
+        let theirs =
+            |fault| AttemptOutcome::Distrusted(Distrust::Theirs { fault, detail: "in other words".to_owned() });
+        let mut trail = trail();
+        trail.on_attempt(node(1), theirs(CertificateFault::NotValidNow));
+        trail.on_attempt(
+            node(2),
+            AttemptOutcome::Distrusted(Distrust::Ours { fault: CertificateFault::OtherAuthority }),
+        );
+        assert!(!trail.is_distrusted(), "n3 may be another case");
+        let text = ClientError::Unavailable(Box::new(trail.clone())).to_string();
+        assert!(text.contains("this client shows c/client.pem (client tester of cluster"), "{text}");
+        assert!(text.contains("set this machine's clock\n  use the configuration"), "{text}");
+        assert!(text.ends_with("of 3, 2 must be, and must reach each other"), "{text}");
+        trail.on_attempt(node(3), theirs(CertificateFault::OtherName));
+        assert!(trail.is_distrusted());
+        assert_eq!(
+            ClientError::Distrusted(Box::new(trail)).to_string(),
+            "the nodes and this client do not accept each other; nothing was changed\n  \
+             tried n1 at 10.0.0.1:7401, 2 times, last: its certificate is not accepted here: it has expired or is not \
+             valid yet, by the clock of whoever checks it (in other words)\n        \
+             n2 at 10.0.0.2:7401, 3 times, last: does not accept this client's certificate: it was issued by another \
+             authority; are the certificates of two clusters?\n        \
+             n3 at 10.0.0.3:7401, once: its certificate is not accepted here: it names another node than the one dialled \
+             (in other words)\n  \
+             this client shows c/client.pem (client tester of cluster 00000000000000000000000000000007), \
+             and accepts what c/ca.pem has issued\n  \
+             another node is at this address: correct the addresses in the configuration\n  \
+             give the node a new certificate of the cluster's authority, or set this machine's clock\n  \
+             use the configuration and the certificates of the cluster that runs at these addresses"
+        );
+    }
+
+    #[test]
+    fn of_two_attempts_the_one_that_says_more_is_told() {
+        let mut trail = trail();
+        for waited in [250, 5] {
+            trail.on_attempt(node(3), AttemptOutcome::Connecting { waited: Duration::from_millis(waited) });
+        }
+        let waited = Duration::from_millis(250);
+        assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::Connecting { waited }));
+        trail.on_attempt(node(2), AttemptOutcome::Connecting { waited });
+        let reason = "timed out".to_owned();
+        assert_eq!(trail.outcome(node(2)), Some(&AttemptOutcome::Unreachable { reason }));
+        trail.on_attempt(node(3), AttemptOutcome::NoAnswer { waited: Duration::from_millis(5) });
+        let waited = Duration::from_millis(5);
+        assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::NoAnswer { waited }));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::dial::Dial;
 use super::endpoint::Endpoint;
 use super::error::{Need, Trail};
+use super::trust::Presented;
 use crate::random::Jitter;
 
 /// An attempt without an answer is given at least this long, before another node is asked.
@@ -27,6 +28,7 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(40);
 /// The nodes, the connections to them, and what is known of them.
 pub(super) struct Pool {
     endpoints: BTreeMap<NodeId, Arc<Endpoint>>,
+    presented: Arc<Presented>,
     pub(super) jitter: Jitter,
     view: Mutex<View>,
     next: AtomicUsize,
@@ -62,14 +64,26 @@ impl View {
 }
 
 impl Pool {
-    pub(super) fn new(addresses: BTreeMap<NodeId, String>, dial: &Arc<dyn Dial>, jitter: Jitter) -> Self {
+    pub(super) fn new(
+        addresses: BTreeMap<NodeId, String>,
+        dial: &Arc<dyn Dial>,
+        presented: Presented,
+        jitter: Jitter,
+    ) -> Self {
         let first = jitter.spread(Duration::from_nanos(1 << 20)).as_nanos() as usize;
         let endpoints = addresses
             .into_iter()
             .map(|(node, address)| (node, Arc::new(Endpoint::new(node, address, dial.clone()))))
             .collect();
         // Clients that start together should not all begin with the same node.
-        Self { endpoints, jitter, view: Mutex::default(), next: AtomicUsize::new(first), latency: AtomicU64::new(0) }
+        Self {
+            endpoints,
+            presented: Arc::new(presented),
+            jitter,
+            view: Mutex::default(),
+            next: AtomicUsize::new(first),
+            latency: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
@@ -86,7 +100,7 @@ impl Pool {
 
     /// An empty trail for an operation that may take `timeout`.
     pub(super) fn trail(&self, need: Need, timeout: Duration) -> Trail {
-        Trail::new(need, timeout, self.addresses())
+        Trail::new(need, timeout, self.presented.clone(), self.addresses())
     }
 
     pub(super) fn leader_seen(&self) -> Option<(NodeId, Instant)> {
@@ -95,7 +109,7 @@ impl Pool {
 
     /// Where to send a request that the leader must answer: to it, as far as known; else to
     /// everybody in turn, as each may know more.
-    pub(super) fn toward_leader(&self) -> Option<&Arc<Endpoint>> {
+    pub(super) fn toward_leader(&self, trail: &Trail) -> Option<&Arc<Endpoint>> {
         let leader = {
             let (mut view, now) = (self.view(), Instant::now());
             let leader = view.leader.filter(|leader| view.may_lead(*leader, now));
@@ -104,25 +118,28 @@ impl Pool {
             }
             leader
         };
-        leader.and_then(|leader| self.endpoint(leader)).or_else(|| self.in_turn())
+        leader.and_then(|leader| self.endpoint(leader)).or_else(|| self.in_turn(trail))
     }
 
     /// Where to send a request that any node can answer: to one that is connected already, if any.
-    pub(super) fn toward_any(&self) -> Option<&Arc<Endpoint>> {
+    pub(super) fn toward_any(&self, trail: &Trail) -> Option<&Arc<Endpoint>> {
         let connected = {
             let (view, now) = (self.view(), Instant::now());
             self.endpoints.values().find(|endpoint| endpoint.is_connected() && !view.suspects(endpoint.node(), now))
         };
-        connected.or_else(|| self.in_turn())
+        connected.or_else(|| self.in_turn(trail))
     }
 
     /// The next node in turn that is not silent; if all are, the one whose turn comes back first.
-    fn in_turn(&self) -> Option<&Arc<Endpoint>> {
+    /// One that has refused this very operation comes last: it will again, and if all do, the
+    /// sooner that is known the better.
+    fn in_turn(&self, trail: &Trail) -> Option<&Arc<Endpoint>> {
         let (view, now) = (self.view(), Instant::now());
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.endpoints.len().max(1);
         let in_turn = self.endpoints.values().cycle().skip(turn).take(self.endpoints.len());
         in_turn.min_by_key(|endpoint| {
-            view.suspects.get(&endpoint.node()).map(|suspicion| suspicion.until).filter(|until| now < *until)
+            let suspicion = view.suspects.get(&endpoint.node()).map(|suspicion| suspicion.until);
+            (trail.is_distrusted_by(endpoint.node()), suspicion.filter(|until| now < *until))
         })
     }
 
@@ -198,14 +215,15 @@ impl Pool {
 mod tests {
     use tokio::time::advance;
 
-    use super::super::dial::{BoxFuture, Line};
+    use super::super::dial::{BoxFuture, DialFailure, Line};
+    use super::super::tests::presented;
     use super::*;
 
     struct Unreachable;
 
     impl Dial for Unreachable {
-        fn dial<'a>(&'a self, _: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>> {
-            Box::pin(async { Err("nobody is there".to_owned()) })
+        fn dial<'a>(&'a self, _: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>> {
+            Box::pin(async { Err(DialFailure::Unreachable("nobody is there".to_owned())) })
         }
     }
 
@@ -215,11 +233,12 @@ mod tests {
 
     fn pool() -> Pool {
         let dial: Arc<dyn Dial> = Arc::new(Unreachable);
-        Pool::new((1..=3).map(|id| (node(id), format!("host{id}:1"))).collect(), &dial, Jitter::new(1))
+        Pool::new((1..=3).map(|id| (node(id), format!("host{id}:1"))).collect(), &dial, presented(), Jitter::new(1))
     }
 
     fn chosen(pool: &Pool) -> u64 {
-        pool.toward_leader().expect("because there are endpoints").node().as_u64()
+        let trail = pool.trail(Need::Read, Duration::from_secs(1));
+        pool.toward_leader(&trail).expect("because there are endpoints").node().as_u64()
     }
 
     #[tokio::test(start_paused = true)]

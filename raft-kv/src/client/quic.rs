@@ -7,8 +7,9 @@ use raft_tokio::certs::Credentials;
 use raft_tokio::core::{ClusterId, NodeId};
 use raft_tokio::transport::{CallError, ClientConnection, ClientEndpoint, Limits, TransportError};
 
-use super::dial::{BoxFuture, CallFailure, Dial, Line};
+use super::dial::{BoxFuture, CallFailure, Dial, DialFailure, Line};
 use super::error::ClientError;
+use super::trust::Distrust;
 
 /// One UDP port for the connections to all nodes.
 pub(super) struct QuicDial {
@@ -28,7 +29,7 @@ impl QuicDial {
 }
 
 impl Dial for QuicDial {
-    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>> {
+    fn dial<'a>(&'a self, node: NodeId, address: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>> {
         Box::pin(async move {
             match self.endpoint.connect(address, Some(node)).await {
                 Ok(connection) => {
@@ -36,8 +37,14 @@ impl Dial for QuicDial {
                     Ok(line)
                 }
                 // Node and address are known to whoever reads it.
-                Err(TransportError::Dial { cause, .. }) => Err(cause.to_string()),
-                Err(other) => Err(other.to_string()),
+                Err(TransportError::Dial { cause, .. }) => Err(match Distrust::from_dial(cause) {
+                    Ok(distrust) => DialFailure::Distrusted(distrust),
+                    Err(passing) => DialFailure::Unreachable(passing.to_string()),
+                }),
+                Err(TransportError::Resolve { reason, .. }) => Err(DialFailure::Unreachable(format!(
+                    "the name cannot be resolved ({reason}); correct the address in the configuration, or see to the name service"
+                ))),
+                Err(other) => Err(DialFailure::Unreachable(other.to_string())),
             }
         })
     }
@@ -48,7 +55,7 @@ impl Line for ClientConnection {
         Box::pin(async move {
             Self::call(self, request).await.map_err(|error| match error {
                 CallError::NotSent { reason } => CallFailure::NotSent(reason),
-                CallError::TooLarge { .. } => CallFailure::NotSent(error.to_string()),
+                CallError::TooLarge { bytes, max } => CallFailure::TooLarge { size: bytes as u64, limit: max as u64 },
                 CallError::Unknown { reason } => CallFailure::Lost(reason),
                 // Whatever else there may be: it is not certain that the server has not seen it.
                 other => CallFailure::Lost(other.to_string()),

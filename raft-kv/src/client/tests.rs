@@ -5,14 +5,17 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
 
+use raft_tokio::certs::{Identity, Role};
 use raft_tokio::core::{Index, Position, StateMachine as _, Term};
+use raft_tokio::transport::CertificateFault;
 
-use super::dial::{BoxFuture, CallFailure, Line};
+use super::dial::{BoxFuture, CallFailure, DialFailure, Line};
 use super::*;
 use crate::command::{Answer, Command, Operation};
+use crate::envelope::DecodeError;
 use crate::machine::Machine;
-use crate::protocol::{Response, decode_request, encode_response};
-use crate::session::SessionLimits;
+use crate::protocol::{REQUEST_BYTES_MAX, Response, decode_request, encode_response};
+use crate::session::{Sequence, SessionLimits};
 
 /// What happens to one request on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,12 @@ enum Fate {
     DeposeLost,
     /// The node is busy.
     Busy,
+    /// The node does not understand the request: it runs an older program.
+    Misunderstand,
+    /// The node takes smaller requests only.
+    TooLarge,
+    /// It is carried out, and answered with something else.
+    Confuse,
 }
 
 struct World {
@@ -41,6 +50,8 @@ struct World {
     leader: Option<u64>,
     hint: Option<u64>,
     down: Vec<u64>,
+    /// Nodes that do not accept the client's certificate.
+    strangers: Vec<u64>,
     /// For the requests that the leader gets, one after the other; then everything is delivered.
     fates: VecDeque<Fate>,
     /// Which node got what, in order.
@@ -67,6 +78,7 @@ impl Cluster {
             leader,
             hint: leader,
             down: Vec::new(),
+            strangers: Vec::new(),
             fates: VecDeque::new(),
             seen: Vec::new(),
         })))
@@ -83,7 +95,7 @@ impl Cluster {
     fn client(&self) -> Client {
         let endpoints = (1..=3).map(|id| (node(id), format!("host{id}:7401"))).collect();
         let dial: Arc<dyn Dial> = Arc::new(self.clone());
-        Client::over(endpoints, Duration::from_secs(5), &dial).expect("because there are endpoints")
+        Client::over(endpoints, Duration::from_secs(5), &dial, presented()).expect("because there are endpoints")
     }
 
     /// A client whose session is open already, so that fates hit the writes that a test makes.
@@ -117,6 +129,7 @@ impl World {
                 Command::Write { session, sequence, acknowledged, operation: Operation::Delete { key, if_revision } }
             }
             Request::Range { range, limit, .. } => return self.range(&range, limit),
+            Request::Count { range, .. } => return self.count(&range),
             Request::Status => return Err(Refusal::Busy),
         };
         self.index += 1;
@@ -139,16 +152,26 @@ impl World {
         let pairs = limit.map_or(2, |limit| (limit as usize).min(2));
         let page = self.machine.store().range(range, crate::store::PageLimit { pairs, bytes: usize::MAX });
         let revision = self.machine.store().revision();
-        Ok(Reply::Range { kvs: page.kvs, more: page.more, count: page.count, revision })
+        Ok(Reply::Range { kvs: page.kvs, more: page.more, revision })
+    }
+
+    /// Two at a time.
+    fn count(&self, range: &KeyRange) -> Response {
+        let crate::store::Count { count, rest } = self.machine.store().count(range, 2);
+        Ok(Reply::Counted { count, rest, revision: self.machine.store().revision() })
     }
 }
 
 impl Dial for Cluster {
-    fn dial<'a>(&'a self, node: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, String>> {
+    fn dial<'a>(&'a self, node: NodeId, _: &'a str) -> BoxFuture<'a, Result<Arc<dyn Line>, DialFailure>> {
         let (cluster, node) = (self.clone(), node.as_u64());
         Box::pin(async move {
             if cluster.world().down.contains(&node) {
                 return pending().await;
+            }
+            if cluster.world().strangers.contains(&node) {
+                let distrust = Distrust::Ours { fault: CertificateFault::OtherAuthority };
+                return Err(DialFailure::Distrusted(distrust));
             }
             let line: Arc<dyn Line> = Arc::new(Wire { cluster, node });
             Ok(line)
@@ -162,6 +185,9 @@ impl Line for Wire {
             let request = decode_request(&request).expect("because clients encode requests");
             let outcome = {
                 let mut world = self.cluster.world();
+                if world.strangers.contains(&self.node) {
+                    return Err(CallFailure::NotSent("the node was restarted".to_owned()));
+                }
                 if world.down.contains(&self.node) { None } else { world.take(self.node, &request) }
             };
             match outcome {
@@ -206,7 +232,22 @@ impl World {
                 Ok(Err(Refusal::Unknown { leader: None }))
             }
             Fate::Busy => Ok(Err(Refusal::Busy)),
+            Fate::Misunderstand => Ok(Err(Refusal::Misunderstood(DecodeError::Malformed))),
+            Fate::TooLarge => Ok(Err(Refusal::TooLarge { what: Part::Request, size: 9, limit: 8 })),
+            Fate::Confuse => {
+                drop(self.apply(request));
+                Ok(Ok(Reply::Registered { session: SessionId::new(77) }))
+            }
         })
+    }
+}
+
+/// What a client of these tests shows of itself.
+pub(super) fn presented() -> Presented {
+    let identity = Identity { cluster: ClusterId::new(7), role: Role::Client("tester".to_owned()) };
+    Presented {
+        identity,
+        files: Some(CredentialFiles { authority: "c/ca.pem".into(), certificate: "c/client.pem".into() }),
     }
 }
 
@@ -274,6 +315,18 @@ async fn a_write_that_was_never_sent_certainly_was_not_done() {
     assert!(text.contains("is not the leader and knows of none"), "{text}");
 }
 
+/// The one that opens the session for all is tried; the others say what they have waited for.
+#[tokio::test(start_paused = true)]
+async fn regress_a_write_that_waited_for_another_one_says_so() {
+    let cluster = Cluster::new(None);
+    let client = cluster.client();
+    let (first, second) = tokio::join!(client.put("a", "v", PLAIN), client.put("b", "v", PLAIN));
+    let first = first.expect_err("because there is no leader").to_string();
+    let second = second.expect_err("because there is no leader").to_string();
+    assert!(first.contains(" times, last: is not the leader") && !first.contains("waited for its turn"), "{first}");
+    assert!(second.contains("not tried\n  it waited for its turn: another write of this client"), "{second}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_that_was_sent_and_not_answered_is_unknown_and_never_failed() {
     for fate in [Fate::Silence, Fate::LoseRequest] {
@@ -291,6 +344,87 @@ async fn a_write_that_was_sent_and_not_answered_is_unknown_and_never_failed() {
         let error = result.expect_err("because there is no leader");
         assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::OutOfTime, .. }), "{error}");
         assert!(error.to_string().contains("may or may not have been applied"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_a_refusal_of_a_retry_does_not_make_an_unknown_outcome_certain() {
+    for first in [Fate::Silence, Fate::LoseAnswer, Fate::DeposeCommitted] {
+        for second in [Fate::Misunderstand, Fate::TooLarge] {
+            let cluster = Cluster::new(Some(1));
+            let client = cluster.client_with_session().await;
+            cluster.fates(&[first, second]);
+            let error = client.put("k", "v", PLAIN).await.expect_err("because the retry is refused");
+            assert!(
+                matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::RetryRefused(_), .. }),
+                "{first:?}, {second:?}: {error}"
+            );
+            assert_eq!(cluster.version("k"), Some(1), "{first:?}, {second:?}");
+        }
+    }
+    // Without an earlier attempt, the same refusals are certain.
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    cluster.fates(&[Fate::Misunderstand, Fate::TooLarge]);
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the node does not understand it");
+    assert!(matches!(error, ClientError::Refused(Refusal::Misunderstood(_))), "{error}");
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the node takes less");
+    assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_an_answer_to_another_question_leaves_the_outcome_of_a_write_unknown() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    for _ in 0..2 {
+        cluster.fates(&[Fate::Confuse]);
+    }
+    let error = client.put("k", "v", PLAIN).await.expect_err("because the answer is none to a put");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Confused, .. }), "{error}");
+    assert_eq!(cluster.version("k"), Some(1));
+    let error = client.delete("k", DeleteOptions::default()).await.expect_err("because the answer is none to a delete");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Confused, .. }), "{error}");
+    assert_eq!(cluster.version("k"), None);
+}
+
+/// The numbers in a request grow with its retries, so it must fit with the largest ones.
+#[tokio::test(start_paused = true)]
+async fn regress_a_write_that_would_outgrow_the_limit_by_its_retries_is_not_even_sent() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    let ticket = Ticket { session: SessionId::new(1), sequence: Sequence::new(2), acknowledged: Sequence::new(2) };
+    let request = |value: Bytes| Request::Put { ticket, key: "k".into(), value, if_revision: None };
+    let overhead = encode_request(&request(vec![0; REQUEST_BYTES_MAX / 2].into())).len() - REQUEST_BYTES_MAX / 2;
+    let value = Bytes::from(vec![0; REQUEST_BYTES_MAX - overhead]);
+    assert_eq!(encode_request(&request(value.clone())).len(), REQUEST_BYTES_MAX);
+    let error = client.put("k", value, PLAIN).await.expect_err("because a retry might be longer");
+    assert!(matches!(error, ClientError::TooLarge { what: Part::Request, .. }), "{error}");
+    assert_eq!(cluster.world().seen, []);
+    let largest = vec![0; crate::protocol::VALUE_BYTES_MAX];
+    client.put(vec![b'k'; Key::BYTES_MAX], largest, PLAIN).await.expect("because that always fits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn regress_giving_up_a_session_does_not_outlast_the_time_of_the_write() {
+    let limits = SessionLimits { sessions_max: 1, ..SessionLimits::DEFAULT };
+    let cluster = Cluster::with_limits(Some(1), limits);
+    let (first, second) = (cluster.client_with_session().await, cluster.client());
+    cluster.fates(&[Fate::Silence]);
+    let evict_and_lock = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        second.put("other", "v", PLAIN).await.expect("because nothing else is lost");
+        // Another write opens a session for longer than the first one may take.
+        let _opening = first.shared.sessions.lock_until(Instant::now() + Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    };
+    let start = Instant::now();
+    tokio::select! {
+        result = first.put("k", "v", PLAIN) => {
+            let error = result.expect_err("because its answer is forgotten");
+            assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::SessionLost, .. }), "{error}");
+            assert!(start.elapsed() <= Duration::from_secs(5), "it took {:?}", start.elapsed());
+        }
+        () = evict_and_lock => panic!("the write waits for the session of another one"),
     }
 }
 
@@ -378,6 +512,55 @@ async fn a_dead_leader_is_left_for_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn regress_nodes_that_all_refuse_the_client_end_an_operation_at_once() {
+    let cluster = Cluster::new(Some(1));
+    cluster.world().strangers.extend([1, 2, 3]);
+    let (client, start) = (cluster.client(), Instant::now());
+    let error = client.put("k", "v", PLAIN).await.expect_err("because nobody accepts the client");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let error = client.get("k", Consistency::Linearizable).await.expect_err("because nobody accepts the client");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let error = client.get("k", Consistency::Stale { node: None }).await.expect_err("because nobody does");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error}");
+    let stale = Consistency::Stale { node: Some(node(2)) };
+    let error = client.get("k", stale).await.expect_err("because n2 does not accept the client");
+    assert!(error.to_string().starts_with("n2 and this client do not accept each other\n  tried n2 at"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+}
+
+/// What cannot be reached may accept the client once it comes back, and what accepts it may lead.
+#[tokio::test(start_paused = true)]
+async fn some_nodes_that_refuse_the_client_are_no_reason_to_give_up() {
+    let cluster = Cluster::new(Some(3));
+    cluster.world().strangers.extend([1, 2]);
+    cluster.client().put("k", "v", PLAIN).await.expect("because the leader accepts the client");
+    cluster.world().down.push(3);
+    let error = cluster.client().put("k", "v", PLAIN).await.expect_err("because the leader is down");
+    assert!(matches!(error, ClientError::Unavailable(_)), "{error}");
+    let come_back = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.world().down.clear();
+    };
+    let client = cluster.client();
+    let (result, ()) = tokio::join!(client.put("k", "v", PLAIN), come_back);
+    result.expect("because the leader has come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_may_be_applied_stays_unknown_when_the_client_is_refused_afterwards() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client_with_session().await;
+    cluster.fates(&[Fate::Silence]);
+    let come_back_with_other_certificates = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        cluster.world().strangers.extend([1, 2, 3]);
+    };
+    let (result, ()) = tokio::join!(client.put("k", "v", PLAIN), come_back_with_other_certificates);
+    let error = result.expect_err("because nobody accepts the client any more");
+    assert!(matches!(error, ClientError::OutcomeUnknown { cause: UnknownCause::Distrusted, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_node_is_in_nobodys_way() {
     let cluster = Cluster::new(Some(3));
     cluster.world().down.extend([1, 2]);
@@ -429,6 +612,27 @@ async fn a_range_is_read_page_by_page_up_to_its_limit() {
         assert_eq!(keys, (b'a'..b'a' + expected).collect::<Vec<_>>(), "{limit:?}");
         assert_eq!((reply.more, reply.count), (expected < 5, 5), "{limit:?}");
         assert_eq!(reply.revision, reply.revision_last);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_takes_as_many_requests_as_it_needs() {
+    let cluster = Cluster::new(Some(1));
+    let client = cluster.client();
+    for key in ["a", "b", "c", "d", "e"] {
+        client.put(key, "v", PLAIN).await.expect("because nothing is lost");
+    }
+    cluster.world().seen.clear();
+    for (range, expected, requests) in [
+        (KeyRange::all(), 5, 1),
+        (KeyRange::from("a"), 5, 3),
+        (KeyRange::between("b", "d"), 2, 1),
+        (KeyRange::between("d", "b"), 0, 1),
+    ] {
+        let reply = client.count(range.clone(), Consistency::Linearizable).await.expect("because nothing is lost");
+        let revision = Revision::new(6);
+        assert_eq!(reply, CountReply { count: expected, revision, revision_last: revision }, "{range:?}");
+        assert_eq!(std::mem::take(&mut cluster.world().seen).len(), requests, "{range:?}");
     }
 }
 

@@ -28,8 +28,9 @@ impl Sessions {
     }
 
     /// The servers do not know `session` any more: the next write opens another one.
-    pub(super) async fn discard(&self, session: &Arc<OpenSession>) {
-        let mut current = self.current.lock().await;
+    pub(super) async fn discard(&self, session: &Arc<OpenSession>, deadline: Instant) {
+        // Whoever holds the lock for long opens a session, so this one is gone already.
+        let Some(mut current) = self.lock_until(deadline).await else { return };
         // Another write may have replaced it already.
         if current.as_ref().is_some_and(|open| Arc::ptr_eq(open, session)) {
             *current = None;

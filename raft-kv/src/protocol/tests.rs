@@ -17,7 +17,7 @@ fn ticket() -> Ticket {
 #[test]
 fn the_encoding_of_requests_never_changes() {
     let key = Key::new("k").expect("because it has a byte");
-    let vectors: [(Request, &[u8]); 8] = [
+    let vectors: [(Request, &[u8]); 9] = [
         (Request::Register { nonce: Nonce::new(0x81) }, b"\x00\x81\x01"),
         (
             Request::Put { ticket: ticket(), key: "k".into(), value: "vw".into(), if_revision: Some(Revision::new(9)) },
@@ -38,10 +38,14 @@ fn the_encoding_of_requests_never_changes() {
             b"\x03\x01a\x01\x00\x00\x00",
         ),
         (Request::Status, b"\x04"),
+        (
+            Request::Count { range: KeyRange::prefix("a"), freshness: Freshness::Linearizable },
+            b"\x05\x01a\x01\x01b\x00",
+        ),
     ];
     for (request, content) in vectors {
         let bytes = encode_request(&request);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 1], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 2], content].concat().escape_ascii().to_string());
         assert_eq!(decode_request(&bytes), Ok(request));
     }
 }
@@ -56,13 +60,18 @@ fn the_encoding_of_responses_never_changes() {
         mod_revision: Revision::new(3),
         version: 2,
     };
-    let vectors: [(Response, &[u8]); 17] = [
+    let vectors: [(Response, &[u8]); 19] = [
         (Ok(Reply::Registered { session: SessionId::new(9) }), b"\x00\x00\x09"),
         (Ok(Reply::Put { revision: Revision::new(4), previous: Some(metadata) }), b"\x00\x01\x04\x01\x02\x03\x02"),
         (Ok(Reply::Deleted { revision: Revision::new(4), previous: None }), b"\x00\x02\x04\x00"),
         (
-            Ok(Reply::Range { kvs: vec![kv], more: true, count: 5, revision: Revision::new(8) }),
-            b"\x00\x03\x01\x01k\x01v\x02\x03\x02\x01\x05\x08",
+            Ok(Reply::Range { kvs: vec![kv], more: true, revision: Revision::new(8) }),
+            b"\x00\x03\x01\x01k\x01v\x02\x03\x02\x01\x08",
+        ),
+        (Ok(Reply::Counted { count: 300, rest: None, revision: Revision::new(8) }), b"\x00\x05\xac\x02\x00\x08"),
+        (
+            Ok(Reply::Counted { count: 2, rest: Some(KeyRange::from("k")), revision: Revision::new(8) }),
+            b"\x00\x05\x02\x01\x01k\x00\x08",
         ),
         (Err(Refusal::NotLeader { leader: Some(node(2)) }), b"\x01\x00\x01\x02"),
         (Err(Refusal::Busy), b"\x01\x01"),
@@ -80,7 +89,7 @@ fn the_encoding_of_responses_never_changes() {
     ];
     for (response, content) in vectors {
         let bytes = encode_response(&response);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 1], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 2], content].concat().escape_ascii().to_string());
         assert_eq!(decode_response(&bytes), Ok(response));
     }
 }
@@ -117,15 +126,15 @@ proptest! {
     #[test]
     fn hostile_requests_are_refused_or_mean_one_request(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         // Behind the right envelope, so that the content is reached.
-        if let Ok(request) = decode_request(&[&[0xc2, 1], &bytes[..]].concat()) {
+        if let Ok(request) = decode_request(&[&[0xc2, 2], &bytes[..]].concat()) {
             prop_assert_eq!(decode_request(&encode_request(&request)), Ok(request));
         }
-        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 1]));
+        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 2]));
     }
 
     #[test]
     fn hostile_responses_are_refused_or_mean_one_response(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        if let Ok(response) = decode_response(&[&[0xc3, 1], &bytes[..]].concat()) {
+        if let Ok(response) = decode_response(&[&[0xc3, 2], &bytes[..]].concat()) {
             prop_assert_eq!(decode_response(&encode_response(&response)), Ok(response));
         }
     }

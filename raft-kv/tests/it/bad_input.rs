@@ -11,6 +11,26 @@ fn an_unknown_flag_is_refused_with_a_suggestion() {
 }
 
 #[test]
+fn regress_a_negative_number_is_no_flag() {
+    run(&["put", "a", "b", "--if-rev", "-1"]).expect_error(2, &["'-1'", "a revision is a whole number from 0 on"]);
+    run(&["range", "--limit", "-1"]).expect_error(2, &["'-1'", "--limit"]);
+    run(&["get", "a", "--timeout", "-1s"]).expect_error(2, &["'-1s'", "--timeout", "500ms"]);
+    run(&["get", "a", "--stale", "--node", "-1"]).expect_error(2, &["'-1'", "1 or n1"]);
+    run(&["init", "x", "--base-port", "-1"]).expect_error(2, &["-1", "--base-port"]);
+}
+
+#[test]
+fn regress_the_configuration_is_never_called_required() {
+    let mut command = raft_kv();
+    let output = command.args(["put", "a"]).env("RAFT_KV_CONFIG", "elsewhere.toml").output();
+    let ended: crate::support::Ended = output.expect("because the program was built for this test").into();
+    ended.expect_error(2, &["Usage: raft-kv put <KEY> <VALUE>"]);
+    assert!(!ended.stderr.contains("--config"), "{ended:#?}");
+    let help = run(&["get", "--help"]).expect_output();
+    assert!(help.contains("RAFT_KV_CONFIG") && help.contains("[default: cluster.toml]"), "{help}");
+}
+
+#[test]
 fn an_unknown_command_is_refused() {
     run(&["join", "127.0.0.1:7400"]).expect_error(2, &["join", "Usage:"]);
 }
@@ -42,11 +62,11 @@ fn an_empty_key_and_keys_and_values_over_the_limit_are_refused_before_anything_i
 #[test]
 fn a_missing_configuration_is_named_and_how_to_make_one() {
     run(&["get", "a", "--config", "no/such/cluster.toml"])
-        .expect_error(1, &["no/such/cluster.toml", "raft-kv init", "--config"]);
+        .expect_error(2, &["no/such/cluster.toml", "raft-kv init", "--config"]);
     let mut command = raft_kv();
     let output = command.args(["status"]).env("RAFT_KV_CONFIG", "elsewhere.toml").output();
     let ended: crate::support::Ended = output.expect("because the program was built for this test").into();
-    ended.expect_error(1, &["elsewhere.toml"]);
+    ended.expect_error(2, &["elsewhere.toml"]);
 }
 
 #[test]
@@ -63,7 +83,7 @@ fn a_broken_configuration_is_named_with_line_and_field() {
         ("\n\nclutser = \"x\"\n", ":3:", "clutser"),
     ] {
         fs::write(&file, content).expect("because the test's folder is writable");
-        run(&["serve", "--config", text(&file), "--node", "1"]).expect_error(1, &[text(&file), line, part]);
+        run(&["serve", "--config", text(&file), "--node", "1"]).expect_error(2, &[text(&file), line, part]);
     }
 }
 
@@ -80,8 +100,8 @@ fn init_leaves_a_folder_that_is_not_empty_as_it_was() {
 fn init_refuses_addresses_that_cannot_be() {
     let folder = folder();
     let target = folder.path().join("cluster");
-    run(&["init", text(&target), "--base-port", "65534"]).expect_error(1, &["65535"]);
-    run(&["init", text(&target), "--host", "two words"]).expect_error(1, &["two words", "host:port"]);
+    run(&["init", text(&target), "--base-port", "65534"]).expect_error(2, &["65535"]);
+    run(&["init", text(&target), "--host", "two words"]).expect_error(2, &["two words", "host:port"]);
     assert!(contents(folder.path()).is_empty());
 }
 

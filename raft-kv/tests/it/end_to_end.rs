@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Ended, raft_kv, run_with_input, text};
+use crate::support::{Cluster, Ended, raft_kv, run, run_with_input, text};
 
 fn as_json(ended: Ended) -> Value {
     parsed(&ended.expect_output())
@@ -51,6 +51,11 @@ fn what_is_put_can_be_read_listed_changed_and_deleted() {
     let pair = json!({ "key": "a", "create_revision": 5, "mod_revision": 5, "version": 1 });
     assert_eq!(document, json!({ "revision": 8, "count": 6, "more": true, "kvs": [pair] }));
 
+    assert_eq!(cluster.run(&["range", "--count-only"]).expect_output(), "6\n");
+    assert_eq!(cluster.run(&["range", "--prefix", "b/", "--count-only"]).expect_output(), "2\n");
+    let document = as_json(cluster.run(&["range", "b", "--count-only", "-o", "json"]));
+    assert_eq!(document, json!({ "revision": 8, "count": 5 }));
+
     // Deletion.
     assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "1 key deleted, revision 9\n");
     assert_eq!(cluster.run(&["del", "hello"]).expect_output(), "0 keys deleted, revision 9\n");
@@ -82,6 +87,48 @@ fn values_and_keys_are_any_bytes() {
 }
 
 #[test]
+fn regress_what_client_and_server_do_is_logged_if_that_is_asked_for() {
+    let mut cluster = Cluster::init(1);
+    cluster.start_node_with(1, &["-v"]);
+    cluster.wait_for_verdict("HEALTHY");
+    let address = cluster.config().endpoints().into_values().next().expect("because there is one node");
+
+    let put = cluster.run(&["put", "secret-key", "secret-value", "-v"]);
+    assert_eq!((put.status, put.stdout.as_str()), (Some(0), "revision 2\n"));
+    for part in ["INFO", "dialling node=n1", &address, "connected node=n1", "session opened session="] {
+        assert!(put.stderr.contains(part), "there is no \"{part}\" in {put:#?}");
+    }
+    assert!(!put.stderr.contains("attempt="), "each attempt is a detail: {put:#?}");
+    let get = cluster.run(&["get", "secret-key", "-vv"]);
+    assert_eq!((get.status, get.stdout.as_str()), (Some(0), "secret-value\n"));
+    for part in ["DEBUG", "asking node=n1 attempt=1", "settled node=n1 attempt=1 outcome=answered elapsed="] {
+        assert!(get.stderr.contains(part), "there is no \"{part}\" in {get:#?}");
+    }
+    let (path, mut command) = (cluster.config_path(), raft_kv());
+    command.args(["get", "secret-key", "--config", text(&path)]).env("RUST_LOG", "raft_kv::client=info");
+    let get = Ended::from(command.output().expect("because the program was built for this test"));
+    assert!(get.stderr.contains("dialling node=n1") && get.stdout == "secret-value\n", "{get:#?}");
+
+    // Nobody leads any more: each retry is told, with its reason.
+    cluster.kill_node(1);
+    let get = cluster.run(&["get", "secret-key", "--timeout", "3s", "-v"]);
+    let retry = get.stderr.lines().find(|line| line.contains("asking again"));
+    let retry = retry.expect("because it is asked more than once");
+    for part in ["node=n1", "attempt=", "outcome=", "pause="] {
+        assert!(retry.contains(part), "there is no \"{part}\" in {retry}");
+    }
+
+    // The server names the kind of each request, but no keys and values.
+    let log = cluster.log(1);
+    for part in
+        ["asked client=\"client\"", "request=\"register\"", "request=\"put\"", "request=\"range\"", "answered client="]
+    {
+        assert!(log.contains(part), "there is no \"{part}\" in {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
 fn a_file_is_loaded_and_every_node_has_it() {
     let cluster = Cluster::start(3);
     cluster.wait_for_verdict("HEALTHY");
@@ -103,6 +150,41 @@ fn a_file_is_loaded_and_every_node_has_it() {
     let path = cluster.config_path();
     let document = loaded(&run_with_input(&["load", "-", "--config", text(&path), "-o", "json"], &content));
     assert_eq!(document["revision"], json!(4001));
+}
+
+#[test]
+fn regress_a_load_without_a_quorum_says_what_was_tried_and_how_far_it_came() {
+    let cluster = Cluster::init(3);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/sample.tsv");
+    let ended = cluster.run(&["load", sample, "--timeout", "1s"]);
+    ended
+        .expect_error(6, &["0 of 2,000 lines of", "sample.tsv", "0 perhaps stored, 2,000 not", "no leader could take"]);
+    assert!(!ended.stderr.contains("waited for its turn") && ended.stderr.contains("did not answer"), "{ended:#?}");
+    let ended = cluster.run(&["load", sample, "--timeout", "1s", "-o", "json"]);
+    let document = parsed(&ended.stdout);
+    assert_eq!(document["code"], json!("unavailable"));
+    assert_eq!(
+        (&document["stored"], &document["unknown"], &document["not_stored"]),
+        (&json!(0), &json!(0), &json!(2000))
+    );
+}
+
+#[test]
+fn regress_a_failure_is_json_as_well_if_json_was_asked_for() {
+    let cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    cluster.run(&["put", "a", "1"]).expect_output();
+    let ended = cluster.run(&["put", "a", "2", "--if-rev", "7", "-o", "json"]);
+    assert_eq!(ended.status, Some(4), "{ended:#?}");
+    assert!(ended.stderr.starts_with("error: nothing was changed"), "{ended:#?}");
+    let document = parsed(&ended.stdout);
+    let current = json!({ "create_revision": 2, "mod_revision": 2, "version": 1 });
+    let error = "nothing was changed, because the key is at revision 2";
+    let expected =
+        json!({ "error": error, "code": "condition_failed", "exit_status": 4, "revision": 2, "current": current });
+    assert_eq!(document, expected);
+    let document = parsed(&run(&["get", "a", "--config", "no/such.toml", "-o", "json"]).stdout);
+    assert_eq!((&document["code"], &document["exit_status"]), (&json!("usage"), &json!(2)));
 }
 
 #[test]
@@ -163,6 +245,43 @@ fn a_server_that_is_asked_to_stop_ends_in_order_and_says_so() {
         assert!(log.contains(&format!("n{node} shuts down: SIG{signal}")), "{log}");
         assert!(log.contains(&format!("n{node} has shut down")), "{log}");
     }
+}
+
+#[test]
+fn regress_a_server_under_nohup_outlives_its_terminal() {
+    let mut cluster = Cluster::init(1);
+    // What nohup does, without its redirections.
+    let mut nohup = std::process::Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_raft-kv")]);
+    cluster.start_node_by(nohup, 1, &[]);
+    cluster.wait_for_verdict("HEALTHY");
+    let status = fs::read_to_string(format!("/proc/{}/status", cluster.node(1).id()));
+    let status = status.expect("because the node runs");
+    let mask = |name| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(mask.expect("because Linux shows it").trim(), 16).expect("because it is hexadecimal")
+    };
+    assert_eq!((mask("SigIgn:") & 1, mask("SigCgt:") & 1), (1, 0), "SIGHUP is to be ignored, not caught");
+    cluster.node(1).signal("HUP");
+    cluster.run(&["put", "a", "1"]).expect_output();
+    cluster.node(1).signal("TERM");
+    assert_eq!(cluster.node(1).wait(), Some(0));
+    let log = cluster.log(1);
+    assert!(log.contains("n1 shuts down: SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+#[test]
+fn regress_a_result_that_cannot_be_printed_is_told_from_a_command_that_failed() {
+    let cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    let full = fs::File::options().write(true).open("/dev/full").expect("because tests run on Linux");
+    let path = cluster.config_path();
+    let mut command = raft_kv();
+    command.args(["put", "a", "1", "--config", text(&path)]).stdout(full).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("because the program was built for this test");
+    let ended = Ended::from(child.wait_with_output().expect("because a child can be waited for"));
+    ended.expect_error(1, &["standard output", "No space left", "itself was carried out", "elsewhere"]);
+    assert_eq!(cluster.run(&["get", "a"]).expect_output(), "1\n");
 }
 
 #[test]
