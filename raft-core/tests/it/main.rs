@@ -11,6 +11,8 @@ mod hostile;
 mod no_std;
 mod progress;
 mod proposals;
+mod raft_paper_elections;
+mod raft_paper_log;
 mod reads;
 mod replication;
 mod rig;
