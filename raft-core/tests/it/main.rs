@@ -18,6 +18,7 @@ mod reads;
 mod replication;
 mod rig;
 mod rules;
+mod sharp;
 mod stories;
 mod terms;
 mod trap_links;
