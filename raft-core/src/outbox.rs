@@ -202,7 +202,10 @@ impl Outbox {
             });
             let bytes = entries.cost();
             self.unsynced_bytes = self.unsynced_bytes.saturating_add(bytes);
-            self.writes.push_back(Write { seq: self.written, last, bytes, issued: now });
+            // Terms can rise for as long as a disk hangs; what adds nothing to the log needs no place here.
+            if bytes > 0 || self.writes.is_empty() {
+                self.writes.push_back(Write { seq: self.written, last, bytes, issued: now });
+            }
             if hard_state_changed {
                 self.hard_state_written = self.written;
             }

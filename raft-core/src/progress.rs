@@ -44,6 +44,9 @@ pub(crate) struct Progress {
     /// It has forgotten what it verified (a restart does that): an append has to remind it, even
     /// an empty one, or it will not believe any commit index.
     unverified: bool,
+    /// The highest index that is known to have arrived there, durable or not, and since when: a
+    /// link that is slow but moves on has lost nothing.
+    arrived: (Index, Time),
     /// The read that brings back entries for it, and when that was asked for.
     reading: Option<Reading>,
     /// How fast it catches up, round by round (Thesis 4.2.1).
@@ -139,6 +142,7 @@ impl Progress {
             promised_until: Time::ZERO,
             noticed: Index::ZERO,
             unverified: false,
+            arrived: (Index::ZERO, now),
             reading: None,
             chase: Chase { target: next.prev(), began: now, short: 0 },
             farewell: None,
@@ -318,6 +322,7 @@ impl Progress {
     /// The peer holds the leader's log, durably, up to `matched`.
     pub(crate) fn on_matched(&mut self, matched: Index) {
         self.matched = self.matched.max(matched);
+        self.arrived.0 = self.arrived.0.max(matched);
         match &mut self.mode {
             // An answer to something older than the probe says nothing about the probe.
             Mode::Probe(_) if self.matched < self.next.prev() => {}
@@ -373,7 +378,11 @@ impl Progress {
     /// T48). If nothing is under way, and still the peer knows of less than it has acknowledged,
     /// it has to be reminded (T57).
     pub(crate) fn on_heartbeat_reply(&mut self, verified: Index, now: Time, patience: Duration) {
-        let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent) >= patience;
+        if verified > self.arrived.0 {
+            self.arrived = (verified, now);
+        }
+        let moved = self.arrived.1;
+        let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent.max(moved)) >= patience;
         match &mut self.mode {
             Mode::Probe(Probe::Sent(flight)) if now.since(flight.sent) < patience => {}
             Mode::Probe(probe) => {

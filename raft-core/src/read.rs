@@ -74,8 +74,8 @@ fn ask(state: &mut State, leader: &mut Leader) -> Option<Round> {
         if has_lease && mode == ReadMode::Lease {
             confirm(state, leader, index, reader);
         } else {
-            let grain = state.config.timing().heartbeat_interval / 8;
-            let round = *round.get_or_insert_with(|| leader.rounds.open(state.clock.now, grain));
+            let timing = state.config.timing();
+            let round = *round.get_or_insert_with(|| leader.rounds.open(state.clock.now, &timing));
             leader.reads.asked.push_back((round, index, reader));
         }
     }

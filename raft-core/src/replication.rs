@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::role::{Follower, Leader};
 use crate::snapshot;
 use crate::state::{State, Storage};
-use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round, Time};
+use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round};
 
 // ---- at a follower -------------------------------------------------------------------------
 
@@ -274,12 +274,8 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
         state.counters.drops.count(|drops| &mut drops.stale);
         return;
     }
-    let round = open_round(state.now(), &state.config.timing(), &mut leader.rounds);
+    let round = leader.rounds.open(state.now(), &state.config.timing());
     send_append(state, *node, progress, round, entries, &mut Vec::new());
-}
-
-fn open_round(now: Time, timing: &crate::config::Timing, rounds: &mut crate::role::Rounds) -> Round {
-    rounds.open(now, timing.heartbeat_interval / 8)
 }
 
 /// Sends what is due to each peer: a heartbeat if it is time or reads wait for one, one append if
@@ -293,7 +289,7 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
     }
     let mut round = reads_asked;
     if heartbeat_due || reads_asked.is_some() {
-        let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+        let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
         for (node, progress) in &mut leader.peers {
             // R3: clamped, because nothing vouches for what the peer holds beyond its match.
             let commit = state.commit.min(progress.matched());
@@ -307,7 +303,7 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
         let last = progress.last_to_send(state.log.last().index, state.commit);
         // §7 – what it needs next is in the snapshot only.
         if progress.next() <= state.log.base().index && progress.may_send(&state.config.limits()) {
-            let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+            let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
             snapshot::offer(state, *node, progress, round);
         }
         // One append for each `message_bytes_max`, as many as the window admits.
@@ -317,7 +313,7 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
                 read_back(state, *node, progress);
                 break;
             };
-            let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+            let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
             send_append(state, *node, progress, round, entries, &mut made);
         }
         if progress.inflight() == 0

@@ -16,6 +16,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Timing;
 use crate::durable::SnapshotMeta;
 use crate::effect::{Observation, Outcome, RoleKind};
 use crate::entry::Payload;
@@ -216,19 +217,19 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// How many send times are kept.
-    const KEPT_MAX: usize = 64;
-
     /// The newest round sent.
     pub(crate) fn newest(&self) -> Round {
         self.newest
     }
 
-    /// Opens the next round at `now`; `grain` is how exactly send times are to be remembered.
-    pub(crate) fn open(&mut self, now: Time, grain: Duration) -> Round {
+    /// Opens the next round at `now`. Send times are remembered to an eighth of a heartbeat, for as
+    /// long as an answer can still be worth something: after twice the longest election timeout
+    /// nobody would have been waited for any more.
+    pub(crate) fn open(&mut self, now: Time, timing: &Timing) -> Round {
         self.newest = self.newest.next();
-        if self.sent.back().is_none_or(|(_, last)| now.since(*last) >= grain) {
-            if self.sent.len() >= Self::KEPT_MAX {
+        if self.sent.back().is_none_or(|(_, last)| now.since(*last) >= timing.heartbeat_interval / 8) {
+            let horizon = timing.election_timeout_max.saturating_mul(2);
+            while self.sent.front().is_some_and(|(_, oldest)| now.since(*oldest) > horizon) {
                 self.sent.pop_front();
             }
             self.sent.push_back((self.newest, now));

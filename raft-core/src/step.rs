@@ -218,7 +218,8 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
         },
         // The disk has finished a write.
         Event::Persisted { seq } => {
-            if let Some(durable) = state.outbox.on_persisted(seq) {
+            // D8 – a disk that has failed is believed nothing any more, not even that it has finished.
+            if let Some(durable) = state.outbox.on_persisted(seq).filter(|_| state.storage != Storage::Failed) {
                 state.log.mark_durable(durable);
             }
             Next::Stay

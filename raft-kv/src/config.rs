@@ -74,10 +74,11 @@ impl ClusterConfig {
     /// If it does not describe a cluster.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-        let written: Written = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| line(span.start)),
-            problem: error.message().trim_end().to_owned(),
+        let written: Written = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line(span.start));
+            // The parser speaks of Rust's types.
+            let problem = error.message().trim_end().replace("expected u64", "expected a whole number from 1 on");
+            ConfigError::Syntax { path: path.to_owned(), line, problem, place: place(text, line) }
         })?;
         written.check(path).map_err(|(offset, field, problem)| ConfigError::Value {
             path: path.to_owned(),
@@ -302,6 +303,34 @@ impl WrittenNode {
     }
 }
 
+/// Where a line is, for people: `` (`id` of the 2nd [[node]])``. It is found without the parser,
+/// which has just failed.
+fn place(text: &str, line: usize) -> String {
+    let assigned =
+        |line: &str| line.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    let lines: Vec<&str> = text.lines().collect();
+    let until = line.min(lines.len());
+    let header = lines[..until].iter().rposition(|line| line.trim_start().starts_with('['));
+    let table = header.map(|at| {
+        let name = lines[at].trim();
+        let block = lines[at + 1..].iter().take_while(|line| !line.trim_start().starts_with('['));
+        let id =
+            block.filter_map(|line| assigned(line)).find(|(key, _)| key == "id").and_then(|(_, id)| id.parse().ok());
+        match (id.and_then(NodeId::new), lines[..=at].iter().filter(|line| line.trim() == name).count()) {
+            (Some(node), _) => node.to_string(),
+            (None, 0 | 1) => format!("the first {name}"),
+            (None, nth) => format!("{name} number {nth}"),
+        }
+    });
+    let field = until.checked_sub(1).and_then(|at| assigned(lines[at])).map(|(key, _)| format!("`{key}`"));
+    match (field, table) {
+        (Some(field), Some(table)) => format!(" ({field} of {table})"),
+        (Some(field), None) => format!(" ({field})"),
+        (None, Some(table)) => format!(" (in {table})"),
+        (None, None) => String::new(),
+    }
+}
+
 fn parse_cluster(text: &str) -> Option<ClusterId> {
     let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(ClusterId::new)
@@ -341,14 +370,16 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// It is not TOML, or a field is missing, unknown or of the wrong type.
-    #[error("{}:{line}: {problem}", path.display())]
+    #[error("{}:{line}: {problem}{place}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says; it names the field.
+        /// What the parser says.
         problem: String,
+        /// The field and the node, as far as there are any; follows the problem in a message.
+        place: String,
     },
     /// A field has a value that it cannot have.
     #[error("{}:{line}: `{field}` {problem}", path.display())]

@@ -9,13 +9,14 @@ mod journal;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use raft_tokio::core::{Change, Configuration, Index, Member, NodeId, Status, Storage, Timing};
+use raft_tokio::storage::StorageError;
 use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{AdminError, Changed, Node, ProposeError, Proposed, ReadError, StartError};
 
@@ -58,7 +59,7 @@ pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<
         .timing(timing)
         .service(|node| Arc::new(KeyValueService::new(node)))
         .start(Machine::new())
-        .map_err(|error| ServeError::from_start(error, config.path()))
+        .map_err(|error| ServeError::from_start(error, config, node))
 }
 
 /// The socket address that a node listens on.
@@ -108,18 +109,34 @@ pub enum ServeError {
         /// The configuration.
         config: PathBuf,
     },
+    /// A file that every data directory has is not in this one.
+    #[error(
+        "{} is missing, so the data directory {} is not the whole of what this node has promised; bring back the whole \
+         directory as the node left it, never a copy from earlier; if it is lost, the node is", path.display(), data.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// The data directory.
+        data: PathBuf,
+    },
     /// The replica did not start.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
 impl ServeError {
-    fn from_start(error: StartError, config: &Path) -> Self {
+    fn from_start(error: StartError, config: &ClusterConfig, node: &NodeConfig) -> Self {
         match error {
+            StartError::Storage(StorageError::Io { path, source, .. })
+                if source.kind() == io::ErrorKind::NotFound && path.starts_with(&node.data) =>
+            {
+                Self::Incomplete { path, data: node.data.clone() }
+            }
             StartError::Transport(TransportError::Bind { address, source })
                 if source.kind() == io::ErrorKind::AddrNotAvailable =>
             {
-                Self::ForeignAddress { address, config: config.to_owned() }
+                Self::ForeignAddress { address, config: config.path().to_owned() }
             }
             other => Self::Start(other),
         }

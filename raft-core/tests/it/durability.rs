@@ -449,3 +449,15 @@ fn rule_d8_a_leader_whose_storage_fails_steps_down_and_answers_everybody() {
     assert_eq!(server.role(), (1, RoleKind::Follower));
     assert_eq!(server.read(11), [reply(11, Outcome::StorageFailed)]);
 }
+
+/// T111: a sync that failed once and then "succeeds" proves nothing.
+#[test]
+fn regress_t111_a_completion_that_comes_after_the_failure_is_not_believed() {
+    let mut server = Start::first_of_three().term(1).follower_of(2);
+    assert_eq!(server.receive(2, append(1, 2, at(0, 0), 1, entries_of(1, &[1]))), [persist(1, entries_of(1, &[1]))]);
+    server.step(Event::StorageFailed);
+    assert_eq!(server.persisted(1), [], "nothing is acknowledged, and nothing applied");
+    assert_eq!(server.status().log.durable, index(0));
+    server.receive(2, heartbeat(1, 3, 1));
+    assert_eq!(server.receive(2, heartbeat(1, 4, 1)), [send(2, heartbeat_reply(1, 4, 0, 0))]);
+}

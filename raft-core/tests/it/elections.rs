@@ -1,5 +1,6 @@
 //! Who leads: contract E5, T1, T2, V1–V9.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
@@ -272,6 +273,37 @@ fn regress_t020_a_pre_candidate_does_not_cling_to_the_leader_it_lost() {
     server.tick();
     assert_eq!(server.role(), (1, RoleKind::PreCandidate));
     assert_eq!(server.receive(3, pre_vote(2, 7, at(0, 0))), [send(3, pre_vote_reply(2, 7, Granted))]);
+}
+
+/// Send times have to be remembered for as long as the answers take: 500 ms there and back are
+/// nothing unusual between continents.
+#[test]
+fn regress_a_leader_whose_answers_take_long_stays_leader() {
+    let timing = Timing {
+        heartbeat_interval: Duration::from_millis(50),
+        election_timeout_min: Duration::from_secs(2),
+        election_timeout_max: Duration::from_secs(4),
+        stall_limit: Duration::from_secs(4),
+    };
+    let mut server = Start::first_of_three().timing(timing).settled_leader();
+    let mut under_way = VecDeque::new();
+    for number in 0..1_500 {
+        server.wait(10);
+        let effects = server.propose(100 + number);
+        // The disk and both peers keep up, half a second late.
+        let rounds = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { rpc: Rpc::Heartbeat { round, .. }, .. } => Some(*round),
+            _ => None,
+        });
+        under_way.extend(rounds.map(|round| (server.now.after(Duration::from_millis(500)), round)));
+        while let Some((_, round)) = under_way.front().copied().filter(|(due, _)| *due <= server.now) {
+            under_way.pop_front();
+            for peer in [2, 3] {
+                server.receive(peer, heartbeat_reply(1, round.as_u64(), 1, 1));
+            }
+        }
+        assert_eq!(server.status().role, RoleKind::Leader, "after {} s", number / 100);
+    }
 }
 
 #[test]

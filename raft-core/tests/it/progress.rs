@@ -165,6 +165,29 @@ fn regress_t042_a_full_window_that_was_lost_is_sent_again() {
     );
 }
 
+/// 8 MiB take longer than the patience on a slow link. As long as more and more of it arrives,
+/// nothing is lost, and sending it again would only make it take longer.
+#[test]
+fn regress_what_a_slow_link_still_carries_is_not_sent_again() {
+    let mut server = Start::first_of_three().settled_leader();
+    for number in 10..14 {
+        server.propose(number);
+    }
+    for arrived in 2..5 {
+        server.wait(140);
+        server.step(Event::Tick);
+        assert_eq!(server.receive(2, heartbeat_reply(1, arrived, 1, arrived)), [], "{arrived} has arrived");
+    }
+    // Nothing more comes for a while: now it is lost.
+    server.wait(150);
+    server.step(Event::Tick);
+    let effects = server.receive(2, heartbeat_reply(1, 5, 1, 4));
+    assert!(
+        matches!(effects.as_slice(), [Effect::Send { rpc: Rpc::Append(append), .. }] if append.prev.index == index(4)),
+        "{effects:?}"
+    );
+}
+
 #[test]
 fn regress_t048_a_heartbeat_that_comes_back_resumes_a_probe_that_was_lost() {
     let mut server = Start::first_of_three().leader();

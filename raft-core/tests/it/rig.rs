@@ -190,6 +190,7 @@ pub(crate) struct Start {
     pub(crate) boot: u64,
     pub(crate) applied: u64,
     pub(crate) limits: Limits,
+    pub(crate) timing: Timing,
     /// Whether memory holds the log at the start.
     pub(crate) warm: bool,
 }
@@ -198,7 +199,8 @@ impl Start {
     /// Server `me` of a new cluster of `voters`.
     pub(crate) fn new(me: u64, voters: &[u64]) -> Self {
         let (term, vote, log, boot, applied) = (0, None, Vec::new(), 1, 0);
-        Self { me, voters: voters.to_vec(), term, vote, log, boot, applied, limits: Limits::DEFAULT, warm: true }
+        let (limits, timing) = (Limits::DEFAULT, Timing::LAN);
+        Self { me, voters: voters.to_vec(), term, vote, log, boot, applied, limits, timing, warm: true }
     }
 
     /// Server 1 of three.
@@ -218,6 +220,10 @@ impl Start {
     pub(crate) fn log(self, log: &[u64]) -> Self {
         let term = self.term.max(log.last().copied().unwrap_or(0));
         Self { log: log.to_vec(), term, ..self }
+    }
+
+    pub(crate) fn timing(self, timing: Timing) -> Self {
+        Self { timing, ..self }
     }
 
     pub(crate) fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -249,7 +255,7 @@ impl Start {
     }
 
     pub(crate) fn raft(&self) -> Raft {
-        let config = Config::new(Timing::LAN, self.limits, 42).expect("the limits of tests are not zero");
+        let config = Config::new(self.timing, self.limits, 42).expect("the limits of tests are not zero");
         Raft::new(config, self.durable()).expect("tests start from what a correct server leaves behind")
     }
 

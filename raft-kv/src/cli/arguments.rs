@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use raft_kv::config::ClusterConfig;
 use raft_tokio::core::NodeId;
 
 use super::exit;
@@ -105,10 +106,10 @@ Examples:
   raft-kv demo --keep mycluster           keep the folder and go on with `raft-kv serve`")]
 pub(crate) struct Demo {
     /// How many nodes to start
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     pub(crate) nodes: u16,
     /// Draws the generated writes and the moment of the kill; printed, so that a run can be repeated [default: random]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// Write the lines of this file, each `key<TAB>value`, instead of generated ones
     #[arg(long, value_name = "FILE")]
@@ -132,20 +133,21 @@ pub(crate) struct Init {
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
     /// How many members the cluster has; an even number tolerates no more failures than the odd one below it
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     pub(crate) nodes: u16,
     /// The address or name at which all members are reached; edit cluster.toml to spread them over machines
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) host: String,
     /// Member n1 listens at the UDP port above this one, n2 at the next, and so on
-    #[arg(long, value_name = "PORT", default_value_t = 7400)]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, default_value_t = 7400)]
     pub(crate) base_port: u16,
 }
 
 /// Run one member of a cluster until it is asked to stop
 ///
 /// Logs to standard error. SIGINT, SIGQUIT, SIGTERM and SIGHUP stop it in order, with exit status 0;
-/// killing it is safe as well: nothing that was acknowledged is lost.
+/// under `nohup`, SIGHUP does not. Killing it is safe as well: nothing that was acknowledged is
+/// lost.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -154,7 +156,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) cluster: ClusterFile,
     /// Which member to run: 1 or n1
-    #[arg(long, value_name = "N", value_parser = parse_node)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_node)]
     pub(crate) node: NodeId,
     /// Stop when standard input ends, as it does when the process that holds its other end dies
     #[arg(long, hide = true)]
@@ -177,7 +179,7 @@ pub(crate) struct Put {
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
     /// Write only if the key was last changed at this revision (0: only if it does not exist); else exit status 4
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", allow_negative_numbers = true, value_parser = parse_revision)]
     pub(crate) if_rev: Option<u64>,
     #[command(flatten)]
     pub(crate) client: ClientFlags,
@@ -242,7 +244,7 @@ pub(crate) struct Range {
     #[arg(long, value_name = "P")]
     pub(crate) prefix: Option<OsString>,
     /// At most so many keys
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
     /// Keys without their values
     #[arg(long)]
@@ -269,7 +271,7 @@ pub(crate) struct Load {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// How many requests may be under way at once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) inflight: u16,
     #[command(flatten)]
     pub(crate) client: ClientFlags,
@@ -392,9 +394,15 @@ pub(crate) struct Snapshot {
 /// Where the cluster is described.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterFile {
-    /// The configuration that `raft-kv init` wrote
-    #[arg(long, value_name = "FILE", env = "RAFT_KV_CONFIG", default_value = "cluster.toml")]
+    /// The configuration that `raft-kv init` wrote; the environment variable RAFT_KV_CONFIG sets the default
+    #[arg(long, value_name = "FILE", default_value_os_t = default_config())]
     pub(crate) config: PathBuf,
+}
+
+/// Not clap's own way to look into the environment: its usage lines call such an argument required.
+fn default_config() -> PathBuf {
+    let named = std::env::var_os("RAFT_KV_CONFIG").filter(|path| !path.is_empty());
+    named.map_or_else(|| PathBuf::from(ClusterConfig::FILE_NAME), PathBuf::from)
 }
 
 /// Flags of the commands that ask a cluster.
@@ -403,7 +411,7 @@ pub(crate) struct ClientFlags {
     #[command(flatten)]
     pub(crate) cluster: ClusterFile,
     /// How long to try before giving up, such as 500ms, 10s or 2m
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, default_value = "5s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
 }
 
@@ -417,7 +425,7 @@ pub(crate) struct ReadFlags {
     #[arg(long, conflicts_with_all = ["stale", "node"])]
     pub(crate) lease: bool,
     /// Which node's copy to read: 1 or n1; without --stale it asks the leader up to where to wait
-    #[arg(long, value_name = "N", value_parser = parse_node)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_node)]
     pub(crate) node: Option<NodeId>,
 }
 
@@ -448,6 +456,11 @@ fn parse_node(text: &str) -> Result<NodeId, String> {
         .ok()
         .and_then(NodeId::new)
         .ok_or_else(|| "a node is a number from 1 on, as in cluster.toml: 1 or n1".to_owned())
+}
+
+fn parse_revision(text: &str) -> Result<u64, String> {
+    let error = "a revision is a whole number from 0 on, such as `get --output json` shows it as mod_revision";
+    text.parse().map_err(|_| error.to_owned())
 }
 
 /// `500ms`, `10s`, `2m`; a bare number is seconds.

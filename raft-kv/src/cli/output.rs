@@ -25,7 +25,10 @@ pub(crate) enum OutputError {
     #[error("standard output was closed")]
     Closed,
     /// There may be a reader, who would miss something.
-    #[error("cannot write to standard output: {0}")]
+    #[error(
+        "cannot write to standard output: {0}; the command itself was carried out, but its result is not printed, or \
+         not as a whole; make room, or send the output elsewhere"
+    )]
     Failed(io::Error),
 }
 

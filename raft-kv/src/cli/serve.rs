@@ -50,7 +50,7 @@ fn start(config: &ClusterConfig, id: NodeId) -> anyhow::Result<Node<Machine>> {
             | ServeError::Unresolved { .. }
             | ServeError::ForeignAddress { .. } => Exit::Usage,
             ServeError::Start(StartError::Transport(TransportError::AddressInUse { .. })) => Exit::AddressTaken,
-            ServeError::Start(_) => Exit::Failed,
+            ServeError::Incomplete { .. } | ServeError::Start(_) => Exit::Failed,
         };
         Failure::new(exit, format!("{id} cannot start: {error}")).into()
     })

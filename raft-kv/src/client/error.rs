@@ -235,8 +235,8 @@ impl AttemptOutcome {
         matches!(self, Self::NotSent { .. } | Self::Lost { .. })
     }
 
-    /// What to tell of the last attempt, if this one came before: of two equal silences the longer
-    /// one, because the end of the operation's time cuts the last one short.
+    /// What to tell of the last attempt, if this one came before: whichever says more. The end of
+    /// the operation's time cuts the last one short.
     fn after(self, before: &Self) -> Self {
         match (self, before) {
             (Self::Connecting { waited }, Self::Connecting { waited: earlier }) => {
@@ -245,6 +245,8 @@ impl AttemptOutcome {
             (Self::NoAnswer { waited }, Self::NoAnswer { waited: earlier }) => {
                 Self::NoAnswer { waited: waited.max(*earlier) }
             }
+            // That nothing has come of another attempt yet says less than why one failed.
+            (Self::Connecting { .. }, Self::Unreachable { reason }) => Self::Unreachable { reason: reason.clone() },
             (outcome, _) => outcome,
         }
     }
@@ -492,13 +494,16 @@ mod tests {
     }
 
     #[test]
-    fn of_two_silences_the_longer_one_is_told() {
+    fn of_two_attempts_the_one_that_says_more_is_told() {
         let mut trail = trail();
         for waited in [250, 5] {
             trail.on_attempt(node(3), AttemptOutcome::Connecting { waited: Duration::from_millis(waited) });
         }
         let waited = Duration::from_millis(250);
         assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::Connecting { waited }));
+        trail.on_attempt(node(2), AttemptOutcome::Connecting { waited });
+        let reason = "timed out".to_owned();
+        assert_eq!(trail.outcome(node(2)), Some(&AttemptOutcome::Unreachable { reason }));
         trail.on_attempt(node(3), AttemptOutcome::NoAnswer { waited: Duration::from_millis(5) });
         let waited = Duration::from_millis(5);
         assert_eq!(trail.outcome(node(3)), Some(&AttemptOutcome::NoAnswer { waited }));

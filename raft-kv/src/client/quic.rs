@@ -41,6 +41,9 @@ impl Dial for QuicDial {
                     Ok(distrust) => DialFailure::Distrusted(distrust),
                     Err(passing) => DialFailure::Unreachable(passing.to_string()),
                 }),
+                Err(TransportError::Resolve { reason, .. }) => Err(DialFailure::Unreachable(format!(
+                    "the name cannot be resolved ({reason}); correct the address in the configuration, or see to the name service"
+                ))),
                 Err(other) => Err(DialFailure::Unreachable(other.to_string())),
             }
         })

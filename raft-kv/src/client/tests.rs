@@ -130,7 +130,9 @@ impl World {
             }
             Request::Range { range, limit, .. } => return self.range(&range, limit),
             Request::Count { range, .. } => return self.count(&range),
-            Request::Status => return Err(Refusal::Busy),
+            Request::Status | Request::Change { .. } | Request::Transfer { .. } | Request::Snapshot => {
+                return Err(Refusal::Busy);
+            }
         };
         self.index += 1;
         let position = Position::new(Index::new(self.index), Term::new(1));

@@ -57,13 +57,20 @@ fn an_unknown_field_is_named_with_its_line() {
 
 #[test]
 fn a_missing_field_is_named_with_the_line_of_its_table() {
-    assert_eq!(complaint("data = \"n1\"\n", ""), "some/cluster.toml:9: missing field `data`");
+    assert_eq!(complaint("data = \"n1\"\n", ""), "some/cluster.toml:9: missing field `data` (in n1)");
 }
 
 #[test]
 fn a_field_of_the_wrong_type_is_shown_with_its_line() {
     let complaint = complaint("id = 2", "id = \"two\"");
-    assert_eq!(complaint, "some/cluster.toml:18: invalid type: string \"two\", expected u64");
+    assert_eq!(
+        complaint,
+        "some/cluster.toml:18: invalid type: string \"two\", expected a whole number from 1 on (`id` of [[node]] number 2)"
+    );
+    let complaint = self::complaint("data = \"/var/lib/raft-kv\"", "data = 7");
+    assert_eq!(complaint, "some/cluster.toml:20: invalid type: integer `7`, expected path string (`data` of n2)");
+    let complaint = self::complaint("\"certs/ca.pem\"", "true");
+    assert!(complaint.ends_with("(`authority` of the first [tls])"), "{complaint}");
 }
 
 #[test]

@@ -67,6 +67,13 @@ fn an_empty_and_a_missing_data_directory_are_refused() {
 }
 
 #[test]
+fn regress_a_data_directory_without_its_anchor_is_told_what_it_means() {
+    let cluster = Cluster::init(1);
+    fs::remove_file(cluster.path().join("n1/anchor")).expect("because init has written it");
+    expect_refusal(&cluster, 1, &["n1/anchor is missing", "bring back the whole directory"]);
+}
+
+#[test]
 fn a_data_directory_in_use_is_refused() {
     let cluster = Cluster::start(1);
     cluster.wait_for_verdict("HEALTHY");
@@ -213,7 +220,10 @@ fn an_address_that_is_not_of_this_machine_is_refused() {
         2,
         &["192.0.2.1:7401", "this machine does not have it", "cluster.toml", "listen = \"0.0.0.0:7401\""],
     );
-    edit(&cluster, &[("192.0.2.1:7401", "no-such-host.invalid:7401")]);
-    serve().expect_error(2, &["cannot resolve no-such-host.invalid:7401", "cluster.toml", "`listen`"]);
-    cluster.run(&["get", "a", "--timeout", "1s"]).expect_error(6, &["no-such-host.invalid", "cannot resolve"]);
+    // An empty label: no name server is even asked.
+    edit(&cluster, &[("192.0.2.1:7401", "no-such-host..invalid:7401")]);
+    serve().expect_error(2, &["cannot resolve no-such-host..invalid:7401", "cluster.toml", "`listen`"]);
+    cluster
+        .run(&["get", "a", "--timeout", "2s"])
+        .expect_error(6, &["no-such-host..invalid", "cannot be resolved", "correct the address"]);
 }

@@ -11,6 +11,26 @@ fn an_unknown_flag_is_refused_with_a_suggestion() {
 }
 
 #[test]
+fn regress_a_negative_number_is_no_flag() {
+    run(&["put", "a", "b", "--if-rev", "-1"]).expect_error(2, &["'-1'", "a revision is a whole number from 0 on"]);
+    run(&["range", "--limit", "-1"]).expect_error(2, &["'-1'", "--limit"]);
+    run(&["get", "a", "--timeout", "-1s"]).expect_error(2, &["'-1s'", "--timeout", "500ms"]);
+    run(&["get", "a", "--stale", "--node", "-1"]).expect_error(2, &["'-1'", "1 or n1"]);
+    run(&["init", "x", "--base-port", "-1"]).expect_error(2, &["-1", "--base-port"]);
+}
+
+#[test]
+fn regress_the_configuration_is_never_called_required() {
+    let mut command = raft_kv();
+    let output = command.args(["put", "a"]).env("RAFT_KV_CONFIG", "elsewhere.toml").output();
+    let ended: crate::support::Ended = output.expect("because the program was built for this test").into();
+    ended.expect_error(2, &["Usage: raft-kv put <KEY> <VALUE>"]);
+    assert!(!ended.stderr.contains("--config"), "{ended:#?}");
+    let help = run(&["get", "--help"]).expect_output();
+    assert!(help.contains("RAFT_KV_CONFIG") && help.contains("[default: cluster.toml]"), "{help}");
+}
+
+#[test]
 fn an_unknown_command_is_refused() {
     run(&["join", "127.0.0.1:7400"]).expect_error(2, &["join", "Usage:"]);
 }

@@ -248,6 +248,43 @@ fn a_server_that_is_asked_to_stop_ends_in_order_and_says_so() {
 }
 
 #[test]
+fn regress_a_server_under_nohup_outlives_its_terminal() {
+    let mut cluster = Cluster::init(1);
+    // What nohup does, without its redirections.
+    let mut nohup = std::process::Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_raft-kv")]);
+    cluster.start_node_by(nohup, 1, &[]);
+    cluster.wait_for_verdict("HEALTHY");
+    let status = fs::read_to_string(format!("/proc/{}/status", cluster.node(1).id()));
+    let status = status.expect("because the node runs");
+    let mask = |name| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(mask.expect("because Linux shows it").trim(), 16).expect("because it is hexadecimal")
+    };
+    assert_eq!((mask("SigIgn:") & 1, mask("SigCgt:") & 1), (1, 0), "SIGHUP is to be ignored, not caught");
+    cluster.node(1).signal("HUP");
+    cluster.run(&["put", "a", "1"]).expect_output();
+    cluster.node(1).signal("TERM");
+    assert_eq!(cluster.node(1).wait(), Some(0));
+    let log = cluster.log(1);
+    assert!(log.contains("n1 shuts down: SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+#[test]
+fn regress_a_result_that_cannot_be_printed_is_told_from_a_command_that_failed() {
+    let cluster = Cluster::start(1);
+    cluster.wait_for_verdict("HEALTHY");
+    let full = fs::File::options().write(true).open("/dev/full").expect("because tests run on Linux");
+    let path = cluster.config_path();
+    let mut command = raft_kv();
+    command.args(["put", "a", "1", "--config", text(&path)]).stdout(full).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("because the program was built for this test");
+    let ended = Ended::from(child.wait_with_output().expect("because a child can be waited for"));
+    ended.expect_error(1, &["standard output", "No space left", "itself was carried out", "elsewhere"]);
+    assert_eq!(cluster.run(&["get", "a"]).expect_output(), "1\n");
+}
+
+#[test]
 fn a_server_whose_owner_dies_ends_as_well() {
     let mut cluster = Cluster::start(1);
     cluster.wait_for_verdict("HEALTHY");

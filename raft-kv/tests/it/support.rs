@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -109,14 +110,21 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("because temporary folders have plain names")
 }
 
-/// A port after which `count` ports are free. Tests of one process never meet; the range lies
-/// below the demo's.
+/// A port after which `count` ports are free. No two tests meet, not even of two processes: each
+/// range is locked until its process ends. The ranges lie below the demo's.
 pub(crate) fn free_base(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static LOCKS: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join("raft-kv-test-ports");
+    fs::create_dir_all(&locks).expect("because a test machine has room for a folder");
     let start = u64::from(std::process::id()) * 97;
     wait_for("free ports", || {
         let nth = u64::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let base = 4_000 + ((start + nth * 16) % 6_000) as u16;
+        // In steps of the range, so that equal ports mean equal locks.
+        let base = 4_000 + ((start + nth) % 375) as u16 * 16;
+        let lock = fs::File::create(locks.join(base.to_string())).ok()?;
+        lock.try_lock().ok()?;
+        LOCKS.lock().expect("because nobody panics while holding it").push(lock);
         let sockets = (1..=count).map(|nth| UdpSocket::bind((Ipv4Addr::LOCALHOST, base + nth)));
         sockets.collect::<Result<Vec<_>, _>>().ok().map(|_| base)
     })
@@ -254,9 +262,13 @@ impl Cluster {
 
     /// Starts a node with further flags.
     pub(crate) fn start_node_with(&mut self, node: u64, flags: &[&str]) {
+        self.start_node_by(raft_kv(), node, flags);
+    }
+
+    /// Starts a node by a command that runs the program with the arguments that are added to it.
+    pub(crate) fn start_node_by(&mut self, mut command: Command, node: u64, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.log_path(node));
         let log = log.expect("because the test's folder is writable");
-        let mut command = raft_kv();
         command.arg("serve").arg("--until-stdin-closes").arg("--config").arg(self.config_path());
         command.arg("--node").arg(node.to_string()).args(flags).stderr(log);
         self.running.insert(node, Process::start(&mut command));

@@ -1,7 +1,7 @@
 //! What a process proves itself with, and whom it trusts.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,6 +20,7 @@ use super::Identity;
 #[derive(Clone)]
 pub struct Credentials {
     identity: Identity,
+    certificate: Part,
     certified: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
     /// What the secrets of this process that must survive a restart are derived from.
@@ -30,7 +31,7 @@ pub struct Credentials {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     kind: PartKind,
-    file: Option<PathBuf>,
+    file: Option<Box<Path>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ enum PartKind {
 #[non_exhaustive]
 pub enum CredentialsError {
     /// A file could not be read.
-    #[error("cannot read {part}: {source}")]
+    #[error("cannot read {part}: {source}; {}", remedy(.source.kind()))]
     Unreadable {
         /// Which part.
         part: Part,
@@ -53,7 +54,7 @@ pub enum CredentialsError {
         source: std::io::Error,
     },
     /// A part is not what it should be.
-    #[error("{part} is not usable: {found}")]
+    #[error("{part} is not usable: {found}; give the PEM file that was issued as {}", .part.kind)]
     Malformed {
         /// Which part.
         part: Part,
@@ -61,7 +62,10 @@ pub enum CredentialsError {
         found: String,
     },
     /// The private key belongs to another certificate.
-    #[error("{key} does not belong to {certificate}; a certificate and its key come in pairs")]
+    #[error(
+        "{key} does not belong to {certificate}; they come in pairs: give the key that was issued with this \
+         certificate, or issue both anew"
+    )]
     KeyMismatch {
         /// The key.
         key: Part,
@@ -77,7 +81,10 @@ pub enum CredentialsError {
         certificate: Part,
     },
     /// The certificate was issued by somebody else.
-    #[error("{certificate} ({identity}) was not issued by {authority}; are they of two clusters?")]
+    #[error(
+        "{certificate} ({identity}) was not issued by {authority}; if they are of two clusters, give those of one, \
+         else issue the certificate anew"
+    )]
     ForeignAuthority {
         /// The certificate.
         certificate: Part,
@@ -87,8 +94,13 @@ pub enum CredentialsError {
         authority: Part,
     },
     /// The certificate is out of date, or not yet valid.
-    #[error("the certificate of {identity} is not valid now: {reason}; issue a new one, or set the clock")]
+    #[error(
+        "{certificate} ({identity}) is not valid now: {reason} by this machine's clock; issue a new one, or set the \
+         clock if it is wrong"
+    )]
     NotValidNow {
+        /// The certificate.
+        certificate: Part,
         /// Whom it names.
         identity: Identity,
         /// Expired, or not yet valid, and since or until when.
@@ -116,7 +128,7 @@ impl Credentials {
     /// As [`from_pem`](Self::from_pem), naming the file; and if a file cannot be read.
     pub fn from_files(ca: &Path, cert: &Path, key: &Path) -> Result<Self, CredentialsError> {
         let read = |kind, path: &Path| {
-            let part = Part { kind, file: Some(path.to_owned()) };
+            let part = Part { kind, file: Some(path.into()) };
             match std::fs::read(path) {
                 Ok(pem) => Ok((part, pem)),
                 Err(source) => Err(CredentialsError::Unreadable { part, source }),
@@ -140,17 +152,24 @@ impl Credentials {
     /// [`CredentialsError::NotValidNow`].
     pub fn check_validity(&self, now: SystemTime) -> Result<(), CredentialsError> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let not_now = |reason| Err(CredentialsError::NotValidNow { identity: self.identity.clone(), reason });
+        let not_now = |reason| {
+            let (certificate, identity) = (self.certificate.clone(), self.identity.clone());
+            Err(CredentialsError::NotValidNow { certificate, identity, reason })
+        };
         match self.verify(UnixTime::since_unix_epoch(now)) {
             Err(webpki::Error::CertExpired { not_after, .. }) => {
-                not_now(format!("it expired {} days ago", now.as_secs().saturating_sub(not_after.as_secs()) / 86_400))
+                not_now(format!("it expired {} ago", Age(now.as_secs().saturating_sub(not_after.as_secs()))))
             }
-            Err(webpki::Error::CertNotValidYet { not_before, .. }) => not_now(format!(
-                "it becomes valid in {} seconds by this machine's clock",
-                not_before.as_secs().saturating_sub(now.as_secs())
-            )),
+            Err(webpki::Error::CertNotValidYet { not_before, .. }) => {
+                not_now(format!("it becomes valid in {}", Age(not_before.as_secs().saturating_sub(now.as_secs()))))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Which certificate that is, and where it came from.
+    pub fn certificate(&self) -> &Part {
+        &self.certificate
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
@@ -194,8 +213,8 @@ impl Credentials {
         };
         let identity = certified.end_entity_cert().ok().and_then(Identity::from_certificate);
         let Some(identity) = identity else { return Err(CredentialsError::NoIdentity { certificate }) };
-        let credentials =
-            Self { identity, certified: Arc::new(certified), roots: Arc::new(roots), key_der: Arc::new(key_der) };
+        let (certified, roots, key_der) = (Arc::new(certified), Arc::new(roots), Arc::new(key_der));
+        let credentials = Self { identity, certificate: certificate.clone(), certified, roots, key_der };
         match credentials.verify(UnixTime::now()) {
             // Not a matter of belonging together; `check_validity` tells.
             Ok(()) | Err(webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. }) => Ok(credentials),
@@ -237,15 +256,45 @@ impl fmt::Debug for Credentials {
 /// `the private key in n1.key`.
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            PartKind::Authority => "the authority's certificate",
-            PartKind::Certificate => "the certificate",
-            PartKind::Key => "the private key",
-        })?;
+        self.kind.fmt(f)?;
         match &self.file {
             Some(file) => write!(f, " in {}", file.display()),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for PartKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Authority => "the authority's certificate",
+            Self::Certificate => "the certificate",
+            Self::Key => "the private key",
+        })
+    }
+}
+
+/// Seconds, for people.
+struct Age(u64);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, unit) = match self.0 {
+            seconds @ 0..120 => (seconds, "seconds"),
+            seconds @ 120..7_200 => (seconds / 60, "minutes"),
+            seconds @ 7_200..172_800 => (seconds / 3_600, "hours"),
+            seconds => (seconds / 86_400, "days"),
+        };
+        write!(f, "{number} {unit}")
+    }
+}
+
+/// What to do about a file that cannot be read.
+fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::NotFound => "put the file there, or correct its path",
+        std::io::ErrorKind::PermissionDenied => "let the user that this process runs as read it",
+        _ => "correct its path, or replace the file",
     }
 }
 
@@ -322,14 +371,56 @@ mod tests {
         write("empty.pem", "");
         let load = |ca: &str, cert: &str, key: &str| Credentials::from_files(&path(ca), &path(cert), &path(key));
         assert!(load("ca.pem", "n1.pem", "n1.key").is_ok());
-        for (ca, cert, key, file, what) in [
-            ("ca.pem", "n1.pem", "absent.key", "absent.key", "No such file"),
-            ("empty.pem", "n1.pem", "n1.key", "empty.pem", "no PEM block"),
-            ("ca.pem", "n1.key", "n1.key", "n1.key", "no PEM block"),
-            ("ca.pem", "n1.pem", "n1.pem", "n1.pem", "no PEM block"),
+        let other = node(&authority, 2);
+        write("n2.key", &other.key_pem);
+        for (ca, cert, key, said) in [
+            (
+                "ca.pem",
+                "n1.pem",
+                "absent.key",
+                "cannot read the private key in absent.key: No such file or directory (os error 2); put the file \
+                 there, or correct its path",
+            ),
+            (
+                "ca.pem",
+                "absent.pem",
+                "n1.key",
+                "cannot read the certificate in absent.pem: No such file or directory (os error 2); put the file \
+                 there, or correct its path",
+            ),
+            (
+                "empty.pem",
+                "n1.pem",
+                "n1.key",
+                "the authority's certificate in empty.pem is not usable: it contains no PEM block 'CERTIFICATE'; give \
+                 the PEM file that was issued as the authority's certificate",
+            ),
+            (
+                "ca.pem",
+                "n1.key",
+                "n1.key",
+                "the certificate in n1.key is not usable: it contains no PEM block 'CERTIFICATE'; give the PEM file \
+                 that was issued as the certificate",
+            ),
+            (
+                "ca.pem",
+                "n1.pem",
+                "n1.pem",
+                "the private key in n1.pem is not usable: it contains no PEM block with a private key; give the PEM \
+                 file that was issued as the private key",
+            ),
+            (
+                "ca.pem",
+                "n1.pem",
+                "n2.key",
+                "the private key in n2.key does not belong to the certificate in n1.pem; they come in pairs: give the \
+                 key that was issued with this certificate, or issue both anew",
+            ),
         ] {
             let error = load(ca, cert, key).expect_err("because a file is not what it should be").to_string();
-            assert!(error.contains(file) && error.contains(what), "{error}");
+            // Where the folder is depends on the machine.
+            let error = error.replace(&format!("{}/", dir.path().display()), "");
+            assert_eq!(error, said);
         }
     }
 
@@ -344,7 +435,13 @@ mod tests {
         let credentials = Credentials::from_pem(authority.cert_pem(), &issued.cert_pem, &issued.key_pem)
             .expect("because it belongs together");
         let error = credentials.check_validity(now).expect_err("because it expired").to_string();
-        assert!(error.contains("expired 3 days ago"), "{error}");
+        assert_eq!(
+            error,
+            "the certificate (node n1 of cluster 00000000000000000000000000000001) is not valid now: it expired 3 days ago \
+             by this machine's clock; issue a new one, or set the clock if it is wrong"
+        );
+        let early = credentials.check_validity(now - 11 * day).expect_err("because it was not issued yet").to_string();
+        assert!(early.contains("it becomes valid in 24 hours by"), "{early}");
         assert!(credentials.check_validity(now - 5 * day).is_ok());
     }
 }

@@ -66,7 +66,10 @@ impl ClientEndpoint {
         tokio::runtime::Handle::try_current().map_err(|_| TransportError::NoRuntime)?;
         let identity = credentials.identity();
         if !matches!(identity.role, Role::Client(_)) {
-            return Err(TransportError::NotAClient { found: identity.clone() });
+            return Err(TransportError::NotAClient {
+                certificate: Box::new(credentials.certificate().clone()),
+                found: identity.clone(),
+            });
         }
         let socket = Mutex::new(Socket::open(credentials)?);
         Ok(Self { socket, credentials: credentials.clone(), cluster: identity.cluster, limits })

@@ -20,7 +20,7 @@ use super::peers::Senders;
 use super::queue::Pushed;
 use super::service::ClientBytes;
 use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
-use crate::certs::{Credentials, Identity, Role};
+use crate::certs::{Credentials, Identity, Part, Role};
 use crate::codec::LastEncoded;
 use crate::throttle::Throttle;
 
@@ -30,6 +30,7 @@ pub struct Bound {
     ground: Ground,
     local_addr: SocketAddr,
     identity: Identity,
+    certificate: Box<Part>,
 }
 
 impl Bound {
@@ -45,7 +46,8 @@ impl Bound {
     ) -> Result<Self, TransportError> {
         let identity = credentials.identity().clone();
         if identity.cluster != cluster || identity.role != Role::Node(node) {
-            return Err(TransportError::WrongIdentity { found: identity, node, cluster });
+            let certificate = Box::new(credentials.certificate().clone());
+            return Err(TransportError::WrongIdentity { certificate, found: identity, node, cluster });
         }
         if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
             // Others refuse it, not we: their clocks may be right.
@@ -58,7 +60,7 @@ impl Bound {
         let socket = UdpSocket::bind(listen).map_err(bind)?;
         let local_addr = socket.local_addr().map_err(bind)?;
         let ground = Ground { socket, endpoint: tls::endpoint_config(credentials), server, client };
-        Ok(Self { ground, local_addr, identity })
+        Ok(Self { ground, local_addr, identity, certificate: Box::new(credentials.certificate().clone()) })
     }
 
     /// Where it listens; tells the port that the system has chosen for port 0.
@@ -69,7 +71,10 @@ impl Bound {
 
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("local_addr", &self.local_addr).field("identity", &self.identity).finish()
+        f.debug_struct("Bound")
+            .field("local_addr", &self.local_addr)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -308,10 +313,10 @@ pub(super) fn prepare(
     incoming: Box<dyn Fn(Incoming) + Send + Sync>,
     service: Option<Arc<dyn Service>>,
 ) -> Result<(Arc<Shared>, Ground), TransportError> {
-    let Bound { ground, local_addr, identity } = bound;
+    let Bound { ground, local_addr, identity, certificate } = bound;
     if identity.role != Role::Node(me.node) {
         let cluster = identity.cluster;
-        return Err(TransportError::WrongIdentity { found: identity, node: me.node, cluster });
+        return Err(TransportError::WrongIdentity { certificate, found: identity, node: me.node, cluster });
     }
     let clients = ClientBytes::new(&limits);
     let shared = Arc::new(Shared {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quinn::{ConnectionError, VarInt};
 use raft_core::{ClusterId, NodeId};
 
-use crate::certs::Identity;
+use crate::certs::{Identity, Part};
 
 /// Why the transport could not start, or a connection not be made.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,13 @@ pub enum TransportError {
         source: io::Error,
     },
     /// The certificate is not the one of this node.
-    #[error("the certificate names {found}, but this is node {node} of cluster {cluster}")]
+    #[error(
+        "{certificate} names {found}, but this is node {node} of cluster {cluster}; give this node the certificate \
+         and key that were issued to it"
+    )]
     WrongIdentity {
+        /// The certificate.
+        certificate: Box<Part>,
         /// Whom the certificate names.
         found: Identity,
         /// This node.
@@ -40,8 +45,10 @@ pub enum TransportError {
         cluster: ClusterId,
     },
     /// A client's endpoint was given a certificate that is not a client's.
-    #[error("the certificate names {found}; a client needs one that was issued to a client")]
+    #[error("{certificate} names {found}; a client needs one that was issued to a client")]
     NotAClient {
+        /// The certificate.
+        certificate: Box<Part>,
         /// Whom the certificate names.
         found: Identity,
     },

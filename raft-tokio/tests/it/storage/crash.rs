@@ -77,6 +77,24 @@ fn run(disk: &MemoryDisk) -> (Model, Option<Model>) {
     (acknowledged, None)
 }
 
+/// What one power cut leaves behind.
+struct PowerCut {
+    operation: u64,
+    disk: MemoryDisk,
+    acknowledged: Model,
+    under_way: Option<Model>,
+}
+
+/// A run of the same story for each operation at which the power can fail in it.
+fn power_cuts() -> impl Iterator<Item = PowerCut> {
+    (1..).map_while(|operation| {
+        let disk = formatted();
+        disk.fail_power_at(operation);
+        let (acknowledged, under_way) = run(&disk);
+        disk.is_off().then_some(PowerCut { operation, disk, acknowledged, under_way })
+    })
+}
+
 fn keeps() -> impl Iterator<Item = Keep> {
     [Keep::Nothing, Keep::Everything].into_iter().chain((0..6).map(Keep::Some))
 }
@@ -84,13 +102,7 @@ fn keeps() -> impl Iterator<Item = Keep> {
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let (mut points, mut kept, mut cut) = (0, 0, 0);
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, under_way) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, under_way } in power_cuts() {
         for keep in keeps() {
             points += 1;
             let case = format!("power cut at operation {operation}, keeping {keep:?}");
@@ -124,13 +136,7 @@ fn go_on(mut opened: Opened, disk: &MemoryDisk, mut model: Model, case: &str) {
 #[test]
 fn regress_what_a_killed_process_had_not_synced_is_durable_once_it_was_recovered() {
     let mut unsynced = 0;
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, _) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, .. } in power_cuts() {
         let killed = disk.kill();
         let opened = reopen(&killed, &SMALL).unwrap_or_else(|error| panic!("killed at operation {operation}: {error}"));
         let found = Model::of(&opened);
@@ -148,13 +154,7 @@ fn regress_what_a_killed_process_had_not_synced_is_durable_once_it_was_recovered
 #[test]
 fn a_second_power_cut_during_recovery_changes_nothing() {
     let mut points = 0;
-    for operation in 1.. {
-        let disk = formatted();
-        disk.fail_power_at(operation);
-        let (acknowledged, under_way) = run(&disk);
-        if !disk.is_off() {
-            break;
-        }
+    for PowerCut { operation, disk, acknowledged, under_way } in power_cuts() {
         for second in 1.. {
             let crashed = disk.crash(Keep::Some(operation));
             crashed.fail_power_at(second);
