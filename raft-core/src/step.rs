@@ -61,12 +61,16 @@ fn start(state: &mut State, role: &mut Role) {
     // T5 – what was promised before the restart is forgotten, so it is assumed to be the longest
     // that there can be. A store that never ran, or that has nobody to elect, has promised nothing.
     let has_run = state.log.last() != Position::ZERO || state.term() != Term::ZERO || state.identity.boot > FIRST_BOOT;
-    if state.config.leases().is_some() && has_run && !is_sole_voter {
+    // A sole voter by a change that is not known to be committed is not alone yet: whoever left may
+    // still lead, by nothing but its promise.
+    let keeps_promise = state.config.leases().is_some() && has_run && !(is_sole_voter && state.was_always_alone());
+    if keeps_promise {
         state.clock.promised_until = state.clock.now.after(state.config.timing().election_timeout_min);
     }
     // T33 – a restarted server waits a whole timeout, unless there is nobody to wait for.
     if let Role::Follower(follower) = role
         && is_sole_voter
+        && !keeps_promise
     {
         follower.election_at = state.clock.now;
     }
