@@ -10,7 +10,7 @@ mod elections;
 mod follower_reads;
 mod full_disk;
 mod hostile;
-
+mod joint;
 mod leases;
 mod members;
 mod membership;
@@ -25,3 +25,4 @@ mod stalls;
 mod stories;
 mod terms;
 mod transfer;
+mod turnover;

@@ -168,10 +168,7 @@ fn rule_m2_a_truncated_configuration_is_rolled_back() {
     let next = with_learners(&[1, 2, 3], &[4]);
     let mut server = Start::first_of_three().log(&[1]).follower_of(2);
     let new = entries([setting(2, 1, &next)]);
-    assert_eq!(
-        server.receive(2, append(1, 2, at(1, 1), 0, new.clone())),
-        [configured(2, next), persist(1, new)]
-    );
+    assert_eq!(server.receive(2, append(1, 2, at(1, 1), 0, new.clone())), [configured(2, next), persist(1, new)]);
     let other = entries_of(2, &[2]);
     assert_eq!(
         server.receive(3, append(2, 1, at(1, 1), 0, other.clone())),
