@@ -301,7 +301,37 @@ mod tests {
         assert_eq!(new(Timing::LAN, Limits { log_cache_bytes: 0, ..Limits::DEFAULT }), Ok(()), "slow, but right");
     }
 
+    #[test]
+    fn clocks_that_drift_too_far_are_refused() {
+        let max = Leases::DRIFT_PPM_MAX;
+        assert_eq!(Leases::new(max + 1), Err(ConfigError::DriftTooLarge { drift_ppm: max + 1, max }));
+        assert!(Leases::new(max).is_ok());
+    }
+
+    #[test]
+    fn rule_d9_a_stall_limit_shorter_than_an_election_is_refused() {
+        let (stall_limit, election_timeout_max) = (Duration::from_millis(299), Duration::from_millis(300));
+        let timing = Timing { stall_limit, ..Timing::LAN };
+        let error = ConfigError::StallLimitTooShort { stall_limit, election_timeout_max };
+        assert_eq!(new(timing, Limits::DEFAULT), Err(error));
+    }
+
     proptest! {
+        // The lease is timed by a clock that may run slow, the promise by one that may run fast: however
+        // both drift, the lease must end first. And not much earlier than it must.
+        #[test]
+        fn rule_t3_a_lease_ends_before_the_promise_whatever_the_clocks_do(
+            nanos in prop_oneof![0..2_000_000_000_u64, any::<u64>()], drift_ppm in 0..=Leases::DRIFT_PPM_MAX,
+        ) {
+            let leases = Leases::new(drift_ppm).expect("within the limit");
+            let reliable = leases.reliable(Duration::from_nanos(nanos)).as_nanos();
+            let (slow, fast) = (1_000_000 - u128::from(drift_ppm), 1_000_000 + u128::from(drift_ppm));
+            // The longest that the lease can last, and the shortest that the promise can, in millionths of
+            // a true nanosecond; both times slow and fast, so that nothing is rounded.
+            prop_assert!(reliable * fast <= u128::from(nanos) * slow);
+            prop_assert!((reliable + 1) * fast > u128::from(nanos) * slow);
+        }
+
         #[test]
         fn no_timing_that_is_taken_lets_a_heartbeat_come_too_late(
             heartbeat in 0..100_u64, min in 0..400_u64, max in 0..600_u64,

@@ -419,6 +419,164 @@ mod tests {
         }
     }
 
+    /// A change, by numbers that are often those of members.
+    fn wish() -> impl Strategy<Value = Change> {
+        let node = || (1..9_u64).prop_map(|node| member(node, 0).node);
+        prop_oneof![
+            (0..12_u128, any::<bool>())
+                .prop_map(|(store, promote)| Change::AddLearner { store: StoreId::new(store), promote }),
+            node().prop_map(|node| Change::Promote { node }),
+            node().prop_map(|node| Change::Demote { node }),
+            node().prop_map(|node| Change::Remove { node }),
+        ]
+    }
+
+    /// What each member is, by its id: `None` for a voter, otherwise whether it is to be promoted.
+    type Model = alloc::collections::BTreeMap<NodeId, (StoreId, Option<bool>)>;
+
+    fn model_of(membership: &Membership) -> Model {
+        let voters = membership.voters.iter().map(|voter| (voter.node, (voter.store, None)));
+        let learner = |learner: &Learner| (learner.member.node, (learner.member.store, Some(learner.promote)));
+        voters.chain(membership.learners.iter().map(learner)).collect()
+    }
+
+    /// The same by the words of the changes.
+    fn changed_by_definition(model: &mut Model, next_id: &mut u64, wish: Change) -> Result<(), ChangeError> {
+        match wish {
+            Change::AddLearner { store, promote } => match model.iter().find(|(_, (known, _))| *known == store) {
+                Some((node, _)) => return Err(ChangeError::AlreadyMember { node: *node }),
+                None => {
+                    model.insert(member(*next_id, 0).node, (store, Some(promote)));
+                    *next_id += 1;
+                }
+            },
+            Change::Promote { node } => match model.get_mut(&node) {
+                Some((_, learns @ Some(_))) => *learns = None,
+                Some((_, None)) | None => return Err(ChangeError::NotLearner { node }),
+            },
+            Change::Demote { node } => match model.get_mut(&node) {
+                Some((_, learns @ None)) => *learns = Some(false),
+                Some((_, Some(_))) | None => return Err(ChangeError::NotVoter { node }),
+            },
+            Change::Remove { node } => {
+                model.remove(&node).ok_or(ChangeError::NotMember { node })?;
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_change_leads_where_its_words_say(
+            founders in 1..5_u64, before in proptest::collection::vec(wish(), 0..8),
+            wishes in proptest::collection::vec(wish(), 0..4),
+        ) {
+            let mut base = Membership::new((1..=founders).map(|id| member(id, u128::from(id)))).expect("each once");
+            for wish in before {
+                base = base.changed(&[wish]).map_or(base, |next| next.left());
+            }
+            let (mut model, mut next_id) = (model_of(&base), base.next_id);
+            let by_words = wishes.iter().try_for_each(|wish| changed_by_definition(&mut model, &mut next_id, *wish));
+            let made = base.changed(&wishes);
+            if let Err(error) = by_words {
+                prop_assert_eq!(made, Err(error));
+                return Ok(());
+            }
+            let votes = |model: &Model| -> alloc::collections::BTreeSet<(NodeId, StoreId)> {
+                model.iter().filter(|(_, (_, learns))| learns.is_none()).map(|(node, (store, _))| (*node, *store)).collect()
+            };
+            let (old, new) = (votes(&model_of(&base)), votes(&model));
+            let is_joint = old.symmetric_difference(&new).count() > 1;
+            let renamed = |(node, store): &(NodeId, StoreId)| {
+                model.iter().any(|(other, (same, _))| same == store && other != node)
+            };
+            if new.is_empty() {
+                prop_assert_eq!(made, Err(ChangeError::NoVoters));
+            } else if model == model_of(&base) && next_id == base.next_id {
+                prop_assert_eq!(made, Err(ChangeError::Nothing));
+            } else if is_joint && old.iter().any(renamed) {
+                // A store that leaves under one name and comes under another would vote in both halves.
+                let is_refused = matches!(made, Err(ChangeError::Invalid(MembershipError::DuplicateStore { .. })));
+                prop_assert!(is_refused, "{made:?}");
+            } else {
+                let made = made.expect("nothing speaks against it");
+                prop_assert_eq!(model_of(&made), model.clone());
+                prop_assert_eq!(made.next_id, next_id);
+                prop_assert_eq!(made.is_joint(), is_joint);
+                let outgoing: alloc::collections::BTreeSet<_> =
+                    made.outgoing.iter().map(|voter| (voter.node, voter.store)).collect();
+                prop_assert_eq!(outgoing, if is_joint { old } else { Default::default() });
+                let left = made.left();
+                prop_assert_eq!((model_of(&left), left.next_id, left.is_joint()), (model, next_id, false));
+                // Everybody is sent the log once.
+                let everybody: Vec<Member> = made.members().collect();
+                prop_assert_eq!(all_different(&everybody), Ok(()));
+                for gone in base.voters.iter().chain(&made.voters) {
+                    prop_assert_eq!(made.member(gone.node) == Some(*gone), is_joint || made.voters.contains(gone)
+                        || made.learners.iter().any(|learner| learner.member == *gone));
+                    prop_assert_eq!(made.voter(gone.node).is_some(), is_joint || made.voters.contains(gone));
+                }
+                prop_assert!(made.clone().checked().is_ok());
+                prop_assert!(!is_joint || made.changed(&[]) == Err(ChangeError::Unfinished));
+            }
+        }
+    }
+
+    #[test]
+    fn configurations_that_no_change_leads_to_are_refused() {
+        let base = Membership::new([member(1, 1), member(2, 2)]).expect("each once");
+        let learner = |node, store| Learner { member: member(node, store), promote: false };
+        let check = |change: &dyn Fn(&mut Membership)| {
+            let mut broken = base.clone();
+            change(&mut broken);
+            broken.checked().map(|_| ())
+        };
+        let (first, second) = (member(1, 1).node, member(2, 2).node);
+        assert_eq!(check(&|_| ()), Ok(()));
+        assert_eq!(check(&|broken| broken.voters.reverse()), Err(MembershipError::Unsorted));
+        assert_eq!(check(&|broken| broken.next_id = 2), Err(MembershipError::IdReused { next: 2, highest: 2 }));
+        let twice = MembershipError::DuplicateNode { node: second };
+        assert_eq!(check(&|broken| broken.learners.push(learner(2, 9))), Err(twice.clone()));
+        assert_eq!(check(&|broken| broken.outgoing = alloc::vec![member(2, 2); 2]), Err(twice));
+        // An outgoing voter that stays is the same disk; one that leaves takes its disk along.
+        let replaced = MembershipError::DuplicateStore { first, second: first };
+        assert_eq!(check(&|broken| broken.outgoing.push(member(1, 9))), Err(replaced));
+        let renamed = MembershipError::DuplicateStore { first: member(3, 2).node, second };
+        assert_eq!(check(&|broken| broken.outgoing.push(member(3, 2))), Err(renamed));
+        let many = (10..50).map(|id| learner(id, u128::from(id)));
+        let too_many = MembershipError::TooManyLearners { max: 32 };
+        assert_eq!(check(&|broken| broken.learners.extend(many.clone())), Err(too_many));
+    }
+
+    #[test]
+    fn rule_m1_when_every_id_is_given_away_nobody_is_added() {
+        let full = Membership { next_id: u64::MAX, ..Membership::new([member(1, 1)]).expect("one") };
+        let wish = Change::AddLearner { store: StoreId::new(9), promote: false };
+        assert_eq!(full.changed(&[wish]), Err(ChangeError::IdsExhausted));
+    }
+
+    #[test]
+    fn configurations_are_printed_in_the_shared_notation() {
+        use alloc::string::ToString as _;
+        let five = Membership::new((1..=3).map(|id| member(id, u128::from(id)))).expect("each once");
+        let learner = Change::AddLearner { store: StoreId::new(9), promote: true };
+        let next = five.changed(&[learner]).expect("one more");
+        assert_eq!([five.to_string(), next.to_string()], ["{n1 n2 n3}", "{n1 n2 n3 +n4}"]);
+        let gone = [1, 2].map(|id| Change::Remove { node: member(id, 0).node });
+        assert_eq!(next.changed(&gone).expect("two less").to_string(), "{n3 +n4 | n1 n2 n3}");
+        assert_eq!(Membership::default().to_string(), "{}");
+    }
+
+    #[test]
+    fn rule_m2_truncation_brings_back_what_was_in_force_before() {
+        let configuration = |index: u64| Configuration { index: Index::new(index), membership: Arc::default() };
+        for (from, latest, changed) in [(8, 7, false), (7, 4, true), (5, 4, true), (4, 0, true), (1, 0, true)] {
+            let mut all = Configurations::new(configuration(0), [4, 7].map(configuration).into());
+            assert_eq!(all.truncate_from(Index::new(from)), changed, "from {from}");
+            assert_eq!(all.latest().index, Index::new(latest), "from {from}");
+        }
+    }
+
     #[test]
     fn what_is_wrong_with_a_configuration_is_named() {
         let new = |members: &[Member]| Membership::new(members.iter().copied()).map(|_| ());

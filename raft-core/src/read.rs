@@ -141,8 +141,17 @@ pub(crate) fn settle_follower(state: &mut State, follower: &mut Follower) {
     if follower.reads.asked.is_some() || (lost.is_none() && follower.reads.waiting.is_empty()) {
         return;
     }
+    let is_lost = lost.is_some();
     let mut reads = lost.map_or_else(Vec::new, |question| question.reads);
     reads.append(&mut follower.reads.waiting);
+    // A voter would campaign by now, and turn its clients away; a learner waits for ever, they do not.
+    let longest = state.config.timing().election_timeout_max;
+    if is_lost && state.clock.leader_contact.is_none_or(|contact| now.since(contact) >= longest) {
+        for (_, request) in reads {
+            state.outbox.reply(request, Outcome::NotLeader { leader: None });
+        }
+        return;
+    }
     let every_read_by_lease = reads.iter().all(|(mode, _)| *mode == ReadMode::Lease);
     let mode = if every_read_by_lease { ReadMode::Lease } else { ReadMode::Quorum };
     state.counters.forwards = state.counters.forwards.saturating_add(1);

@@ -12,13 +12,12 @@ use alloc::vec::Vec;
 use crate::effect::{Busy, Outcome};
 use crate::entry::Payload;
 use crate::error::ChangeError;
-use crate::majority;
-use crate::membership::{Change, Membership};
+use crate::membership::{Change, Member, Membership};
 use crate::message::Rpc;
 use crate::role::{Leader, Next, PendingChange};
 use crate::state::{State, Storage};
-use crate::transfer;
 use crate::types::{Index, NodeId, RequestId};
+use crate::{majority, replication, transfer};
 
 /// A learner this many entries behind the end would hold nobody up as a voter.
 const PROMOTION_LAG_MAX: u64 = 1_024;
@@ -34,12 +33,22 @@ pub(crate) fn on_change(
     expected: Index,
     changes: &[Change],
 ) {
+    // M5 – what the same batch has committed counts first, one change after the other.
+    if is_complete(state, leader) {
+        answer(state, leader);
+        if !state.is_voter() {
+            state.outbox.reply(request, Outcome::NotLeader { leader: None });
+            return;
+        }
+    }
     if state.storage == Storage::Full {
         state.outbox.reply(request, Outcome::Busy(Busy::StorageFull));
         return;
     }
     match next_membership(state, leader, expected, changes) {
         Ok(Wish::New { membership, node }) => {
+            // What was proposed before comes before.
+            replication::append_proposals(state, leader);
             leader.change = Some(PendingChange { request, node });
             append(state, leader, membership);
         }
@@ -83,15 +92,12 @@ fn next_membership(state: &State, leader: &Leader, expected: Index, changes: &[C
     }
     let adds = changes.iter().any(|change| matches!(change, Change::AddLearner { .. }));
     let node = if adds { NodeId::new(membership.next_id()) } else { None };
-    for change in changes {
-        if let Change::Promote { node } = change
-            && membership.learners().iter().any(|learner| learner.member.node == *node)
-            && !has_caught_up(state, leader, *node)
-        {
-            return Err(ChangeError::NotCaughtUp { node: *node });
-        }
+    let next = membership.changed(changes)?;
+    let is_new = |voter: &&Member| !membership.voters().contains(voter);
+    match next.voters().iter().filter(is_new).find(|voter| !has_caught_up(state, leader, voter.node)) {
+        Some(laggard) => Err(ChangeError::NotCaughtUp { node: laggard.node }),
+        None => Ok(Wish::New { membership: next, node }),
     }
-    Ok(Wish::New { membership: membership.changed(changes)?, node })
 }
 
 fn has_caught_up(state: &State, leader: &Leader, node: NodeId) -> bool {
@@ -107,36 +113,57 @@ fn append(state: &mut State, leader: &mut Leader, membership: Membership) {
     leader.meet(state, index);
 }
 
+/// Whether there is nothing left to do of the latest change.
+fn is_complete(state: &State, leader: &Leader) -> bool {
+    let configuration = state.configurations.latest();
+    configuration.index <= state.commit
+        && majority::has_committed_in_term(state, leader)
+        && !configuration.membership.is_joint()
+}
+
+/// Tells the operator that the change is complete.
+fn answer(state: &mut State, leader: &mut Leader) {
+    if let Some(PendingChange { request, node }) = leader.change.take() {
+        let configuration = state.configurations.latest().index;
+        state.outbox.reply(request, Outcome::Changed { configuration, node });
+    }
+}
+
 /// Draws the consequences of what is committed: leaves joint consensus, answers, makes learners
-/// voters, lets go of who was removed, and steps down if that is this node. By level, not by
-/// edge: a new leader finishes what the one before has begun (contract M3, T71).
-pub(crate) fn settle(state: &mut State, leader: &mut Leader) -> Next {
+/// voters, lets go of who was removed. By level, not by edge: a new leader finishes what the one
+/// before has begun (contract M3, T71). Returns whether this node has to [`leave`].
+pub(crate) fn settle(state: &mut State, leader: &mut Leader) -> bool {
     let configuration = state.configurations.latest().clone();
     if configuration.index > state.commit || !majority::has_committed_in_term(state, leader) {
-        return Next::Stay;
+        return false;
     }
     say_farewell(state, leader);
+    // D8 – a full disk takes no entries, not even these.
+    let may_append = leader.transfer.is_none() && state.storage == Storage::Ready;
     if configuration.membership.is_joint() {
-        if leader.transfer.is_none() {
+        if may_append {
             append(state, leader, configuration.membership.left());
         }
-        return Next::Stay;
+        return false;
     }
-    if let Some(PendingChange { request, node }) = leader.change.take() {
-        state.outbox.reply(request, Outcome::Changed { configuration: configuration.index, node });
-    }
-    // M4 – a removed leader has led until the configuration without it was committed.
-    if !state.is_voter() {
-        for (node, peer) in &leader.peers {
-            let commit = state.commit.min(peer.matched());
-            state.outbox.send(*node, Rpc::CommitNotice { term: state.hard_state.term, commit });
-        }
-        return transfer::give_up(state, leader);
-    }
-    if leader.transfer.is_none() {
+    answer(state, leader);
+    if may_append && state.is_voter() {
         promote(state, leader, &configuration.membership);
     }
-    Next::Stay
+    !state.is_voter()
+}
+
+/// M4 – a removed leader has led until the configuration without it was committed. It says so to
+/// everybody, and hands over. Nothing may leave after that: whoever is told that it resigned, and
+/// then hears from it, would wait for it once more.
+pub(crate) fn leave(state: &mut State, leader: &mut Leader) -> Next {
+    for (node, peer) in &mut leader.peers {
+        if let Some(commit) = peer.commit_to_notice(state.commit) {
+            peer.on_noticed(commit);
+            state.outbox.send(*node, Rpc::CommitNotice { term: state.hard_state.term, commit });
+        }
+    }
+    transfer::give_up(state, leader)
 }
 
 /// Makes the first learner that was to be promoted, and has caught up, a voter. One at a time:

@@ -83,6 +83,8 @@ pub(crate) struct Leader {
     pub(crate) heartbeat_at: Time,
     /// Leadership is being handed over.
     pub(crate) transfer: Option<Transfer>,
+    /// This node would rather not lead, and nobody has relieved it: when it tries again.
+    pub(crate) ask_relief_at: Time,
     /// Somebody has been told to take over; whoever promised to elect nobody else may elect it, so
     /// no lease counts for the rest of the term (contract T4).
     pub(crate) has_ordered: bool,
@@ -366,6 +368,7 @@ fn lead(state: &mut State) -> Role {
         rounds: Rounds::default(),
         heartbeat_at: state.now(),
         transfer: None,
+        ask_relief_at: Time::ZERO,
         has_ordered: false,
         lagging: None,
         change: None,

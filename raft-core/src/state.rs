@@ -217,6 +217,14 @@ impl State {
         self.is_voter() && self.membership().voters().len() == 1 && !self.membership().is_joint()
     }
 
+    /// Whether no configuration in the log, nor the one before it, knows another voter.
+    pub(crate) fn was_always_alone(&self) -> bool {
+        let others = |membership: &Membership| {
+            membership.voters().iter().chain(membership.outgoing()).any(|voter| voter.node != self.me())
+        };
+        !self.configurations.any(others)
+    }
+
     /// Whether this node can start an election: it may lead, and what it promised before is
     /// durable (contract D7: a disk slower than the timeout would raise the term for ever).
     pub(crate) fn can_campaign(&self) -> bool {

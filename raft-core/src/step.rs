@@ -61,12 +61,16 @@ fn start(state: &mut State, role: &mut Role) {
     // T5 – what was promised before the restart is forgotten, so it is assumed to be the longest
     // that there can be. A store that never ran, or that has nobody to elect, has promised nothing.
     let has_run = state.log.last() != Position::ZERO || state.term() != Term::ZERO || state.identity.boot > FIRST_BOOT;
-    if state.config.leases().is_some() && has_run && !is_sole_voter {
+    // A sole voter by a change that is not known to be committed is not alone yet: whoever left may
+    // still lead, by nothing but its promise.
+    let keeps_promise = state.config.leases().is_some() && has_run && !(is_sole_voter && state.was_always_alone());
+    if keeps_promise {
         state.clock.promised_until = state.clock.now.after(state.config.timing().election_timeout_min);
     }
     // T33 – a restarted server waits a whole timeout, unless there is nobody to wait for.
     if let Role::Follower(follower) = role
         && is_sole_voter
+        && !keeps_promise
     {
         follower.election_at = state.clock.now;
     }
@@ -413,11 +417,11 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) {
     role.enter(state, next);
     settle_role(state, role);
     let mut reads_asked = None;
-    let mut at_last = Next::Stay;
+    let mut is_leaving = false;
     match role {
         Role::Leader(leader) => {
             replication::append_proposals(state, leader);
-            at_last = settle_membership(state, leader);
+            is_leaving = settle_membership(state, leader);
             transfer::settle(state, leader);
             reads_asked = read::settle(state, leader);
         }
@@ -439,19 +443,23 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) {
     state.log.evict(state.config.limits().log_cache_bytes);
     // A leader that is no longer a member hands over last, when all that is committed has been
     // handed to the state machine, and those who asked for it have their answer.
-    role.enter(state, at_last);
+    if is_leaving && let Role::Leader(leader) = role {
+        let next = reconfig::leave(state, leader);
+        role.enter(state, next);
+    }
 }
 
 /// What is committed, and who decides that, to a fixed point: a new configuration can commit
-/// entries that wait (T65), and a committed one can lead to the next.
-fn settle_membership(state: &mut State, leader: &mut Leader) -> Next {
+/// entries that wait (T65), and a committed one can lead to the next. Returns whether this leader
+/// is no member any more.
+fn settle_membership(state: &mut State, leader: &mut Leader) -> bool {
     for _ in 0..MEMBERSHIP_CHANGES_MAX {
         commit::advance(state, leader);
         let before = state.configurations.latest().index;
-        let next = reconfig::settle(state, leader);
+        let is_leaving = reconfig::settle(state, leader);
         if state.configurations.latest().index == before {
-            return next;
+            return is_leaving;
         }
     }
-    Next::Stay
+    false
 }

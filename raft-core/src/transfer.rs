@@ -12,6 +12,9 @@ use crate::{config::Priority, election, majority};
 /// A write that hangs although nobody waits for it is given this many stall limits.
 const HANG_FACTOR: u32 = 10;
 
+/// A leader that would rather not lead asks to be relieved once in so many election timeouts.
+const RELIEF_FACTOR: u32 = 10;
+
 /// Somebody wants another leader. From here on no proposal is taken, so that the successor can
 /// catch up; if it has not taken over within an election timeout, all goes on as before (T96, T97).
 pub(crate) fn on_transfer(state: &mut State, leader: &mut Leader, request: RequestId, to: Option<NodeId>) {
@@ -76,10 +79,14 @@ pub(crate) fn on_timeout_now(state: &mut State, follower: &Follower, from: NodeI
 fn hand_over_if_unwilling(state: &mut State, leader: &mut Leader) {
     let is_unwilling = state.config.priority() == Priority::Never && leader.transfer.is_none();
     if is_unwilling
+        && state.now() >= leader.ask_relief_at
         && majority::has_committed_in_term(state, leader)
         && let Some(to) = best(state, leader)
     {
         begin(state, leader, None, to);
+        // If nobody takes over, writes go on for longer than they were refused (T97).
+        let pause = state.config.timing().election_timeout_max.saturating_mul(RELIEF_FACTOR);
+        leader.ask_relief_at = state.now().after(pause);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
 use raft_core::{
     Boot, CampaignId, Configuration, Effect, Entries, Event, Index, Message, Observation, Peer, RoleKind, Rpc, Time,
+    Timing,
 };
 
 use crate::rig::{

@@ -176,12 +176,12 @@ fn regress_what_a_slow_link_still_carries_is_not_sent_again() {
     for arrived in 2..5 {
         server.wait(140);
         server.step(Event::Tick);
-        assert_eq!(server.receive(2, heartbeat_reply(1, arrived, 1, arrived)), [], "{arrived} has arrived");
+        assert_eq!(server.receive(2, heartbeat_reply(1, arrived, arrived, arrived)), [], "{arrived} has arrived");
     }
     // Nothing more comes for a while: now it is lost.
     server.wait(150);
     server.step(Event::Tick);
-    let effects = server.receive(2, heartbeat_reply(1, 5, 1, 4));
+    let effects = server.receive(2, heartbeat_reply(1, 5, 4, 4));
     assert!(
         matches!(effects.as_slice(), [Effect::Send { rpc: Rpc::Append(append), .. }] if append.prev.index == index(4)),
         "{effects:?}"

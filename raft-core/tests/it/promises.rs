@@ -134,6 +134,12 @@ impl Watched {
             | Rpc::HeartbeatReply { .. }
             | Rpc::AppendRejected(_)
             | Rpc::CommitNotice { .. }
+            | Rpc::TimeoutNow { .. }
+            | Rpc::Resigned { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
             | Rpc::TermOver { .. } => {}
         }
     }

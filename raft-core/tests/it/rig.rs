@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft_core::{
     Append, Boot, CampaignId, ClusterId, Config, Configuration, Durable, Effect, Entries, Entry, Event, HardState,
-    Identity, Index, Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, ProgressMode, Raft,
-    ReadMode, Rejection, RequestId, RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict,
-    WriteSeq,
+    Identity, Index, Leases, Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Priority,
+    ProgressMode, Raft, ReadMode, Rejection, RequestId, RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time,
+    Timing, Verdict, WriteSeq,
 };
 
 // ---- words ---------------------------------------------------------------------------------
@@ -119,6 +119,10 @@ pub(crate) fn read_ready(at: u64) -> Outcome {
     Outcome::ReadReady { index: index(at) }
 }
 
+pub(crate) fn configuration(at: u64, membership: &Membership) -> Configuration {
+    Configuration { index: index(at), membership: membership.clone().into() }
+}
+
 /// The configuration set at `at` is in force.
 pub(crate) fn configured(at: u64, membership: Membership) -> Effect {
     Effect::Configured { configuration: Configuration { index: index(at), membership: membership.into() } }
@@ -193,14 +197,22 @@ pub(crate) struct Start {
     pub(crate) timing: Timing,
     /// Whether memory holds the log at the start.
     pub(crate) warm: bool,
+    /// The configuration before the log, if it is more than `voters`.
+    pub(crate) members: Option<Membership>,
+    /// The entries of the log that set a configuration.
+    pub(crate) changes: Vec<(u64, Membership)>,
+    pub(crate) priority: Priority,
+    /// Lease reads, for clocks with this drift.
+    pub(crate) leases: Option<u32>,
 }
 
 impl Start {
     /// Server `me` of a new cluster of `voters`.
     pub(crate) fn new(me: u64, voters: &[u64]) -> Self {
         let (term, vote, log, boot, applied) = (0, None, Vec::new(), 1, 0);
-        let (limits, timing) = (Limits::DEFAULT, Timing::LAN);
-        Self { me, voters: voters.to_vec(), term, vote, log, boot, applied, limits, timing, warm: true }
+        let (voters, limits, warm, members, changes) = (voters.to_vec(), Limits::DEFAULT, true, None, Vec::new());
+        let (timing, priority, leases) = (Timing::LAN, Priority::High, None);
+        Self { me, voters, term, vote, log, boot, applied, limits, timing, warm, members, changes, priority, leases }
     }
 
     /// Server 1 of three.
@@ -226,6 +238,27 @@ impl Start {
         Self { timing, ..self }
     }
 
+    /// In a cluster with this first configuration. `voters` stays what it is: those whom
+    /// [`Start::candidate`] and its kin ask.
+    pub(crate) fn members(self, members: Membership) -> Self {
+        Self { members: Some(members), ..self }
+    }
+
+    /// The entry at `at`, in the log already, sets a configuration.
+    pub(crate) fn change(mut self, at: u64, membership: Membership) -> Self {
+        self.changes.push((at, membership));
+        self
+    }
+
+    pub(crate) fn priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// With lease reads, for clocks that drift by up to a thousand parts in a million.
+    pub(crate) fn leases(self) -> Self {
+        Self { leases: Some(1_000), ..self }
+    }
+
     pub(crate) fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = self.limits;
         change(&mut limits);
@@ -233,7 +266,7 @@ impl Start {
     }
 
     pub(crate) fn durable(&self) -> Durable {
-        let tail = if self.warm { entries_of(1, &self.log) } else { Entries::EMPTY };
+        let tail = if self.warm { entries(self.entries()) } else { Entries::EMPTY };
         Durable {
             identity: Identity {
                 cluster: ClusterId::new(7),
@@ -243,10 +276,10 @@ impl Start {
             },
             hard_state: hard_state(self.term, self.vote),
             base: Position::ZERO,
-            membership: membership(&self.voters).into(),
-            configurations: Vec::new(),
             snapshot: None,
             bytes: 0,
+            membership: self.first_membership().into(),
+            configurations: self.changes.iter().map(|(at, membership)| configuration(*at, membership)).collect(),
             applied: index(self.applied),
             last: index(self.log.len() as u64),
             runs: runs_of(&self.log),
@@ -254,15 +287,40 @@ impl Start {
         }
     }
 
-    pub(crate) fn raft(&self) -> Raft {
+    fn first_membership(&self) -> Membership {
+        self.members.clone().unwrap_or_else(|| membership(&self.voters))
+    }
+
+    /// The log, entry by entry.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut list: Vec<Entry> = entries_of(1, &self.log).iter().cloned().collect();
+        for (at, membership) in &self.changes {
+            let changed = list.iter_mut().find(|entry| entry.index == index(*at)).expect("changes are in the log");
+            changed.payload = Payload::Configuration(membership.clone().into());
+        }
+        list
+    }
+
+    pub(crate) fn config(&self) -> Config {
         let config = Config::new(self.timing, self.limits, 42).expect("the limits of tests are not zero");
-        Raft::new(config, self.durable()).expect("tests start from what a correct server leaves behind")
+        let config = config.with_priority(self.priority);
+        match self.leases {
+            Some(drift) => config.with_leases(Leases::new(drift).expect("the clocks of tests are clocks")),
+            None => config,
+        }
+    }
+
+    pub(crate) fn raft(&self) -> Raft {
+        Raft::new(self.config(), self.durable()).expect("tests start from what a correct server leaves behind")
     }
 
     /// A server that has taken its first step.
     pub(crate) fn server(self) -> Lone {
         let mut server = Lone { raft: self.raft(), now: Time::from_nanos(1_000_000_000) };
-        let configured = configured(0, membership(&self.voters));
+        let configured = match self.changes.last() {
+            Some((at, latest)) => configured(*at, latest.clone()),
+            None => configured(0, self.first_membership()),
+        };
         // E5: a sole voter has something else to do at once; nobody else has.
         assert_eq!(server.step(Event::Tick).first(), Some(&configured));
         server
@@ -300,6 +358,17 @@ impl Start {
             server.receive(*voter, vote_reply(in_term, Verdict::Granted));
         }
         assert_eq!(server.status().role, RoleKind::Leader);
+        server
+    }
+
+    /// A sole voter that leads the next term, and has applied its blank entry; learners know nothing yet.
+    pub(crate) fn sole_leader(self) -> Lone {
+        let opened_at = self.log.len() as u64 + 1;
+        let mut server = self.server();
+        server.persisted(1);
+        server.persisted(2);
+        server.step(Event::Applied { index: index(opened_at) });
+        assert!(server.status().log.committed_in_term);
         server
     }
 
