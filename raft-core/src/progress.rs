@@ -320,9 +320,9 @@ impl Progress {
     }
 
     /// The peer holds the leader's log, durably, up to `matched`.
-    pub(crate) fn on_matched(&mut self, matched: Index) {
+    pub(crate) fn on_matched(&mut self, matched: Index, now: Time) {
         self.matched = self.matched.max(matched);
-        self.arrived.0 = self.arrived.0.max(matched);
+        self.on_arrived(matched, now);
         match &mut self.mode {
             // An answer to something older than the probe says nothing about the probe.
             Mode::Probe(_) if self.matched < self.next.prev() => {}
@@ -348,6 +348,12 @@ impl Progress {
                 self.mode = Mode::Replicate { window: Window::default() };
             }
             Mode::Snapshot { .. } => {}
+        }
+    }
+
+    fn on_arrived(&mut self, index: Index, now: Time) {
+        if index > self.arrived.0 {
+            self.arrived = (index, now);
         }
     }
 
@@ -378,9 +384,7 @@ impl Progress {
     /// T48). If nothing is under way, and still the peer knows of less than it has acknowledged,
     /// it has to be reminded (T57).
     pub(crate) fn on_heartbeat_reply(&mut self, verified: Index, now: Time, patience: Duration) {
-        if verified > self.arrived.0 {
-            self.arrived = (verified, now);
-        }
+        self.on_arrived(verified, now);
         let moved = self.arrived.1;
         let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent.max(moved)) >= patience;
         match &mut self.mode {

@@ -200,7 +200,7 @@ pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer
         return;
     }
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched);
+        progress.on_matched(matched, state.now());
         progress.on_chased(state.log.last().index, state.now(), state.patience());
     }
 }
@@ -237,7 +237,7 @@ pub(crate) fn on_heartbeat_reply(
     let sent_at = leader.rounds.sent_at(round);
     let promised = state.config.leases().zip(sent_at).map(|(leases, sent_at)| sent_at.after(leases.reliable(granted)));
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched);
+        progress.on_matched(matched, now);
         progress.on_chased(state.log.last().index, now, patience);
         progress.on_heartbeat_reply(verified, now, patience);
         promised.into_iter().for_each(|until| progress.on_promised(until));
