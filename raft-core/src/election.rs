@@ -5,6 +5,7 @@ use crate::message::{CampaignId, Rpc, Verdict};
 use crate::quorum::Tally;
 use crate::role::{Candidate, Follower, Leader, Next, PreCandidate, Role};
 use crate::state::{State, Storage};
+use crate::succession;
 use crate::types::{NodeId, Peer, Position, Term, Time};
 
 /// Whether a leader is, or was a moment ago, heard of: then nobody else is helped to power
@@ -17,12 +18,6 @@ pub(crate) fn is_leader_alive(state: &State, role: &Role) -> bool {
     let stickiness = state.config.timing().election_timeout_min;
     let is_promised = !matches!(role, Role::Leader(_)) && state.now() < state.clock.promised_until;
     is_promised || contact.is_some_and(|contact| state.now().since(contact) < stickiness)
-}
-
-/// Nobody has to wait for the leader of this term any more: it has said so itself.
-pub(crate) fn on_leader_gives_way(state: &mut State) {
-    state.clock.leader_contact = None;
-    state.clock.promised_until = Time::ZERO;
 }
 
 /// Another server asks whether it could win `term`. The answer changes nothing here.
@@ -125,16 +120,7 @@ pub(crate) fn on_resigned(state: &mut State, follower: &Follower, from: NodeId) 
         state.counters.drops.count(|drops| &mut drops.stale);
         return Next::Stay;
     }
-    on_leader_gives_way(state);
-    Next::Follow { term: state.term(), leader: None }
-}
-
-/// A leader that gives up tells everybody, so that nobody waits out its silence (contract T6). Its
-/// `successor`, if there is one, has been told to take over instead.
-pub(crate) fn resign(state: &mut State, leader: &Leader, successor: Option<NodeId>) -> Next {
-    for peer in leader.peers.keys().filter(|peer| Some(**peer) != successor) {
-        state.outbox.send(*peer, Rpc::Resigned { term: state.hard_state.term });
-    }
+    state.forget_leader();
     Next::Follow { term: state.term(), leader: None }
 }
 
@@ -148,7 +134,7 @@ pub(crate) fn on_time(state: &mut State, role: &Role) -> Next {
         Role::Candidate(_) if !state.runs_by_itself() => Next::Follow { term: state.term(), leader: None },
         Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => Next::PreCampaign,
         // Check-quorum (Thesis 6.2): a leader that no majority answers is none.
-        Role::Leader(leader) => resign(state, leader, None),
+        Role::Leader(leader) => succession::resign(state, leader, None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Layer 1: who belongs to the cluster, and how that changes. §6; Thesis 4; contract M1–M3.
+//! Layer 0: who belongs to the cluster, and how that changes. §6; Thesis 4; contract M1–M3.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -17,7 +17,7 @@ use crate::message::Rpc;
 use crate::role::{Leader, Next, PendingChange};
 use crate::state::{State, Storage};
 use crate::types::{Index, NodeId, RequestId};
-use crate::{majority, replication, transfer};
+use crate::{majority, succession};
 
 /// A learner this many entries behind the end would hold nobody up as a voter.
 const PROMOTION_LAG_MAX: u64 = 1_024;
@@ -47,8 +47,6 @@ pub(crate) fn on_change(
     }
     match next_membership(state, leader, expected, changes) {
         Ok(Wish::New { membership, node }) => {
-            // What was proposed before comes before.
-            replication::append_proposals(state, leader);
             leader.change = Some(PendingChange { request, node });
             append(state, leader, membership);
         }
@@ -163,7 +161,7 @@ pub(crate) fn leave(state: &mut State, leader: &mut Leader) -> Next {
             state.outbox.send(*node, Rpc::CommitNotice { term: state.hard_state.term, commit });
         }
     }
-    transfer::give_up(state, leader)
+    succession::give_up(state, leader)
 }
 
 /// Makes the first learner that was to be promoted, and has caught up, a voter. One at a time:

@@ -8,12 +8,11 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::effect::{Busy, Observation, Outcome, Purpose};
+use crate::effect::{Busy, Effect, Observation, Outcome, Purpose};
 use crate::entry::{Entries, Entry, Payload};
-use crate::message::{Append, LogReadOutcome, Rejection, Rpc};
+use crate::message::{Append, LogReadOutcome, Rejection, Rpc, SnapshotOffer};
 use crate::progress::Progress;
 use crate::role::{Follower, Leader};
-use crate::snapshot;
 use crate::state::{State, Storage};
 use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round};
 
@@ -304,7 +303,7 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
         // §7 – what it needs next is in the snapshot only.
         if progress.next() <= state.log.base().index && progress.may_send(&state.config.limits()) {
             let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
-            snapshot::offer(state, *node, progress, round);
+            offer_snapshot(state, *node, progress, round);
         }
         // One append for each `message_bytes_max`, as many as the window admits.
         while progress.wants_append(last) && progress.may_send(&state.config.limits()) {
@@ -327,6 +326,16 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
             state.outbox.observe(Observation::Progress { node: *node, mode });
         }
     }
+}
+
+/// Offers the newest snapshot to a peer that needs entries from before the log's beginning.
+fn offer_snapshot(state: &mut State, node: NodeId, progress: &mut Progress, round: Round) {
+    let Some(meta) = state.snapshots.newest.clone() else { return };
+    progress.on_snapshot_offered(meta.last.index, state.now());
+    let (term, source) = (state.term(), state.me());
+    let offer = SnapshotOffer { term, round, meta: meta.clone(), source };
+    state.outbox.send(node, Rpc::InstallSnapshot(Arc::new(offer)));
+    state.outbox.emit(Effect::SendSnapshot { to: node, meta });
 }
 
 /// Sends one append. `made` holds those made in this step: for peers that stand at the same place

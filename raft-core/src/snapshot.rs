@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 
 use crate::durable::SnapshotMeta;
 use crate::effect::{Busy, Effect, Outcome};
-use crate::message::{Rpc, SnapshotFate, SnapshotOffer};
+use crate::message::{Rpc, SnapshotFate};
 use crate::progress::Progress;
 use crate::role::{Follower, Leader, Role};
 use crate::state::State;
@@ -125,16 +125,6 @@ fn compact(state: &mut State, role: &Role) {
 }
 
 // ---- at the leader -------------------------------------------------------------------------
-
-/// Offers the newest snapshot to a peer that needs entries from before the log's beginning.
-pub(crate) fn offer(state: &mut State, node: NodeId, progress: &mut Progress, round: Round) {
-    let Some(meta) = state.snapshots.newest.clone() else { return };
-    progress.on_snapshot_offered(meta.last.index, state.now());
-    let (term, source) = (state.term(), state.me());
-    let offer = SnapshotOffer { term, round, meta: meta.clone(), source };
-    state.outbox.send(node, Rpc::InstallSnapshot(Arc::new(offer)));
-    state.outbox.emit(Effect::SendSnapshot { to: node, meta });
-}
 
 /// A peer says how much of a snapshot it has.
 pub(crate) fn on_status(state: &mut State, leader: &mut Leader, from: Peer, last: Position, fate: SnapshotFate) {

@@ -254,6 +254,12 @@ impl State {
         self.config.timing().election_timeout_min
     }
 
+    /// Nobody has to wait for the leader of this term any more: it has said so itself.
+    pub(crate) fn forget_leader(&mut self) {
+        self.clock.leader_contact = None;
+        self.clock.promised_until = Time::ZERO;
+    }
+
     /// Moves to a newer term, without a vote in it.
     pub(crate) fn adopt_term(&mut self, term: Term) {
         assert!(term > self.term(), "term {term} does not follow {}", self.term());

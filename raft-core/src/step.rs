@@ -108,7 +108,7 @@ fn gate(state: &mut State, role: &mut Role, from: Peer, rpc: &Rpc) -> Gate {
             if *ordered_in != Some(own) {
                 return Gate::Stop;
             }
-            election::on_leader_gives_way(state);
+            state.forget_leader();
             Gate::Pass(Next::Follow { term, leader: None })
         }
         Rpc::Vote { .. } if term < own => {
@@ -202,10 +202,12 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
             }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => refer(state, role, request),
         },
-        // An operator wants other members. M5: what is committed by now is settled first.
+        // An operator wants other members. M5: what is committed by now is settled first, and what
+        // was proposed before comes before.
         Event::ChangeMembership { request, expected, changes } => match role {
             Role::Leader(leader) => {
                 commit::advance(state, leader);
+                replication::append_proposals(state, leader);
                 reconfig::on_change(state, leader, request, expected, &changes);
                 Next::Stay
             }

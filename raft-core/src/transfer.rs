@@ -1,13 +1,14 @@
 //! Layer 4, rules: how leadership passes on without an election timeout. Thesis 3.10; contract D8,
 //! D9, T4, V5, V7, M5.
 
+use crate::config::Priority;
 use crate::effect::{Observation, Outcome};
 use crate::error::TransferError;
 use crate::message::Rpc;
 use crate::role::{Follower, Leader, Next, Transfer};
 use crate::state::{State, Storage};
 use crate::types::{NodeId, RequestId, Time};
-use crate::{config::Priority, election, majority};
+use crate::{majority, succession};
 
 /// A write that hangs although nobody waits for it is given this many stall limits.
 const HANG_FACTOR: u32 = 10;
@@ -28,7 +29,7 @@ fn choose(state: &State, leader: &Leader, to: Option<NodeId>) -> Result<NodeId, 
     if let Some(Transfer { to, .. }) = leader.transfer {
         return Err(TransferError::InProgress { to });
     }
-    let Some(node) = to else { return best(state, leader).ok_or(TransferError::NobodyReady) };
+    let Some(node) = to else { return succession::best(state, leader).ok_or(TransferError::NobodyReady) };
     if node == state.me() {
         return Err(TransferError::AlreadyLeader { node });
     }
@@ -42,22 +43,11 @@ fn begin(state: &mut State, leader: &mut Leader, request: Option<RequestId>, to:
     leader.transfer = Some(Transfer { request, to, until, ordered: false });
 }
 
-/// The voter that would make the best leader: of those heard from lately, the one that has most.
-pub(crate) fn best(state: &State, leader: &Leader) -> Option<NodeId> {
-    let longest = state.config.timing().election_timeout_max;
-    let candidates = state.membership().voters().iter().filter_map(|voter| {
-        let progress = leader.peers.get(&voter.node)?;
-        let is_near = state.now().since(progress.anchor()) < longest;
-        is_near.then_some((progress.matched(), core::cmp::Reverse(voter.node)))
-    });
-    candidates.max().map(|(_, core::cmp::Reverse(node))| node)
-}
-
 /// The disk is full: another leader may have space. Tried once, when it happens: if all disks are
 /// full, leadership must not go round in circles (contract D8).
 pub(crate) fn on_storage_full(state: &mut State, leader: &mut Leader) {
     if leader.transfer.is_none()
-        && let Some(to) = best(state, leader)
+        && let Some(to) = succession::best(state, leader)
     {
         begin(state, leader, None, to);
     }
@@ -70,7 +60,7 @@ pub(crate) fn on_timeout_now(state: &mut State, follower: &Follower, from: NodeI
         state.counters.drops.count(|drops| &mut drops.stale);
         return Next::Stay;
     }
-    election::on_leader_gives_way(state);
+    state.forget_leader();
     Next::Campaign { ordered_in: Some(state.term()) }
 }
 
@@ -81,7 +71,7 @@ fn hand_over_if_unwilling(state: &mut State, leader: &mut Leader) {
     if is_unwilling
         && state.now() >= leader.ask_relief_at
         && majority::has_committed_in_term(state, leader)
-        && let Some(to) = best(state, leader)
+        && let Some(to) = succession::best(state, leader)
     {
         begin(state, leader, None, to);
         // If nobody takes over, writes go on for longer than they were refused (T97).
@@ -127,17 +117,7 @@ pub(crate) fn on_stall(state: &mut State, leader: &mut Leader) -> Next {
     }
     state.outbox.observe(Observation::Stalled { index: state.commit });
     state.outbox.stage_hard_state();
-    give_up(state, leader)
-}
-
-/// Steps down in favour of the best voter, if there is one.
-pub(crate) fn give_up(state: &mut State, leader: &mut Leader) -> Next {
-    let to = best(state, leader);
-    if let Some(to) = to {
-        leader.has_ordered = true;
-        state.outbox.send(to, Rpc::TimeoutNow { term: state.hard_state.term });
-    }
-    election::resign(state, leader, to)
+    succession::give_up(state, leader)
 }
 
 /// Remembers an index that is committed and not durable here, until it is: a disk that is only
@@ -172,7 +152,7 @@ pub(crate) fn on_storage_failed(state: &mut State, leader: Option<&mut Leader>) 
     state.storage = Storage::Failed;
     state.outbox.on_storage_failed();
     match leader {
-        Some(leader) => give_up(state, leader),
+        Some(leader) => succession::give_up(state, leader),
         None => Next::Follow { term: state.term(), leader: None },
     }
 }
