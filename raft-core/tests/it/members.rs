@@ -7,7 +7,7 @@ use raft_core::{
     TransferError,
 };
 
-use crate::rig::{blank, heartbeat, heartbeat_reply, index, node, reply, request, store, term};
+use crate::rig::{Lone, Start, blank, heartbeat, heartbeat_reply, index, node, reply, request, store, term};
 
 /// These voters, and these learners, which are not promoted by themselves.
 pub(crate) fn with_learners(voters: &[u64], learners: &[u64]) -> Membership {
@@ -18,6 +18,18 @@ pub(crate) fn with_learners(voters: &[u64], learners: &[u64]) -> Membership {
 /// What a change of the membership leads to at first.
 pub(crate) fn changed(membership: &Membership, changes: &[Change]) -> Membership {
     membership.changed(changes).expect("a change that can be made")
+}
+
+/// Without this member.
+pub(crate) fn removed(membership: &Membership, id: u64) -> Membership {
+    changed(membership, &[remove(id)])
+}
+
+/// A leader of {1 2 3} that has appended {1 2 3 +4} as 2@1, which is not committed.
+pub(crate) fn adding() -> Lone {
+    let mut server = Start::first_of_three().settled_leader();
+    server.step(change(7, 0, &[add(4)]));
+    server
 }
 
 /// Adds the store that the tests give to node `id`; it gets that id if it is the next one.
