@@ -315,7 +315,7 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         if let Some(node) = members.into_iter().find(|other| *other != node && !self.addresses.contains_key(other)) {
             return Err(StartError::NoAddress { node });
         }
-        let bound = Bound::new(self.listen, node, cluster, &self.credentials)?;
+        let bound = Bound::new(self.listen, self.advertise, node, cluster, &self.credentials)?;
         // Everything that may fail for a trivial reason is done: from here on this is a life of the store.
         let Opened { mut durable, snapshot, log } = directory.open(&options)?;
         if let (Some(meta), Some(data)) = (&durable.snapshot, snapshot) {
