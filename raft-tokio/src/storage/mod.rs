@@ -46,7 +46,12 @@ mod identity;
 mod jobs;
 mod log;
 mod recovery;
+mod replay;
+mod saver;
 mod segment;
+mod snapshot;
+mod snapshots;
+mod starts;
 mod writer;
 
 use std::fmt;
@@ -56,15 +61,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_core::{
-    ClusterId, Durable, Entries, HardState, Identity, Index, Membership, NodeId, Position, StoreId, WriteSeq,
-};
+use raft_core::{ClusterId, Durable, Entries, HardState, Identity, Membership, NodeId, Position, StoreId, WriteSeq};
 
 use anchor::{Anchor, AnchorFile};
 
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use error::StorageError;
 pub use log::Log;
+pub use snapshots::Snapshots;
 pub use writer::{Completion, Writer};
 
 /// The first segment of a store is small, so that formatting one is quick.
@@ -251,23 +255,53 @@ impl Locked {
         let Self { disk, birth: Birth { cluster, node, store, membership } } = self;
         let (mut anchor_file, anchor) = AnchorFile::open(&*disk, store)?;
         let mut recovered = recovery::recover(&*disk, store, anchor, options.tail_bytes)?;
+        let replay = &mut recovered.replay;
+        let mut found = snapshots::survey(&*disk, cluster, &replay.contents, replay.reset.as_ref())?;
+        // Nothing was changed until here.
+        recovered.mend(&*disk)?;
+        let replay = &mut recovered.replay;
+        if let Some(reset) = &replay.reset {
+            replay.starts.compact(reset.last.index);
+        }
         let boot = anchor.boot.next();
         let (group, segment) = (recovered.link.group - 1, recovered.current.number.max(anchor.segment));
-        anchor_file.write(Anchor { boot, group, segment })?;
+        let first = replay.starts.first();
+        let leftovers = segment::names_before(&*disk, first.segment)?;
+        found.discard(leftovers);
+        let (snapshots, newest) = found.settle(disk.clone(), cluster, first.before.index)?;
+        let noted = Anchor { boot, group, segment, first };
+        if first == anchor.first {
+            anchor_file.write(noted)?
+        } else {
+            anchor_file.write_twice(noted)?
+        }
+        // Not before both slots of the anchor know that it is needed no more.
+        snapshots.sweep();
+        let (meta, data) = newest.unzip();
+        let base = replay.contents.base();
+        let (base, membership) = match &meta {
+            Some(meta) if base != Position::ZERO => (meta.last, meta.configuration.membership.clone()),
+            Some(_) | None => (base, Arc::new(membership)),
+        };
+        replay.compact(base.index);
+        let damaged = || recovered.current.damaged(recovered.sector, "the newest entries are out of order".to_owned());
+        let tail = recovered.replay.take_tail().ok_or_else(damaged)?;
+        let replay = &recovered.replay;
         let durable = Durable {
             identity: Identity { cluster, node, store, boot },
-            hard_state: recovered.hard_state,
-            base: Position::ZERO,
-            snapshot: None,
-            membership: Arc::new(membership),
-            configurations: Vec::new(),
-            applied: Index::ZERO,
-            last: recovered.contents.last().index,
-            runs: recovered.contents.runs().to_vec(),
-            bytes: 0,
-            tail: std::mem::take(&mut recovered.tail),
+            hard_state: replay.hard_state,
+            base,
+            snapshot: meta,
+            membership,
+            configurations: replay.configurations.clone(),
+            applied: base.index,
+            last: replay.contents.last().index,
+            runs: replay.contents.runs().to_vec(),
+            bytes: replay.bytes(),
+            tail,
         };
-        Ok(Opened { durable, snapshot: None, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+        let log = Log::new(disk, (store, boot), *options, anchor_file, recovered, Arc::new(snapshots));
+        Ok(Opened { durable, snapshot: data, log })
     }
 }
 
