@@ -184,10 +184,13 @@ impl Disk {
             identity: Identity { cluster, node: self.node, store: self.store, boot: self.boot },
             hard_state: self.hard_state,
             base: Position::ZERO,
-            membership,
+            snapshot: None,
+            membership: membership.into(),
+            configurations: Vec::new(),
             applied,
             last: Index::new(self.log.len() as u64),
             runs,
+            bytes: self.log.iter().map(|record| record.entry.cost()).sum(),
             tail: Entries::new(tail).expect("because the log holds successive entries"),
         }
     }

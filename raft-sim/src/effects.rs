@@ -1,6 +1,6 @@
 //! Effects: what becomes of what a core asks for, and of what the world has done for it.
 
-use raft_core::{Effect, Event, Message, NodeId, Outcome, RequestId, Rpc, Time};
+use raft_core::{Effect, Event, Message, NodeId, Outcome, ReadMode, RequestId, Rpc, Time};
 
 use crate::checks::{Step, Verdict, ensure};
 use crate::client::Answer;
@@ -43,6 +43,7 @@ impl World {
         self.checks.on_step(&Step {
             node: id,
             now,
+            clock: now,
             inbox,
             effects: &effects,
             before: &before,
@@ -98,7 +99,12 @@ impl World {
                     self.schedule.plan(now.after(takes), event);
                 }
             }
-            Effect::Configured { .. } | Effect::Observe(_) => {}
+            Effect::TakeSnapshot { .. }
+            | Effect::SendSnapshot { .. }
+            | Effect::InstallSnapshot { .. }
+            | Effect::Compact { .. }
+            | Effect::Configured { .. }
+            | Effect::Observe(_) => {}
         }
         Ok(())
     }
@@ -174,6 +180,12 @@ impl World {
             Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader }),
             Outcome::Busy(_) | Outcome::StorageFailed => self.answer(request, Answer::TryAgain { leader: None }),
             Outcome::Unknown { .. } => self.answer(request, Answer::Unknown),
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {}
         }
         Ok(())
     }
@@ -195,7 +207,7 @@ impl World {
         self.checks.history.on_handed_over(to, request);
         let event = match self.checks.history.command(request) {
             Some(command) => Event::Propose { request, command: command.encode(padding) },
-            None => Event::Read { request },
+            None => Event::Read { request, mode: ReadMode::Quorum },
         };
         self.give(to, event);
     }

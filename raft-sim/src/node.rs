@@ -81,12 +81,21 @@ impl Mailbox {
     fn push(&mut self, event: Event) {
         self.arrived += 1;
         let channel = match event {
-            Event::Propose { .. } | Event::Read { .. } => &mut self.clients,
+            Event::Propose { .. }
+            | Event::Read { .. }
+            | Event::ChangeMembership { .. }
+            | Event::TransferLeadership { .. }
+            | Event::RequestSnapshot { .. } => &mut self.clients,
             Event::Received { .. } | Event::PeerUnreachable { .. } => &mut self.peers,
             Event::Tick
             | Event::Persisted { .. }
             | Event::Applied { .. }
             | Event::LogRead { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotProgress { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::StorageFull
+            | Event::StorageReady
             | Event::StorageFailed => &mut self.own,
         };
         channel.push_back((self.arrived, event));
@@ -197,7 +206,7 @@ impl Process {
         let hand_over = self.applier.pop_front()?;
         for entry in hand_over.entries.iter() {
             match &entry.payload {
-                Payload::Blank => machine.skip(entry.position()),
+                Payload::Blank | Payload::Configuration(_) => machine.skip(entry.position()),
                 Payload::Command(command) => {
                     machine.apply(entry.position(), command);
                 }
@@ -211,12 +220,13 @@ impl Process {
 pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
     let mut inbox = Inbox::default();
     for event in batch {
-        if let Event::Received { from, .. } = event {
+        if let Event::Received { from, rpc } = event {
             inbox.heard |= 1 << slot(from.node);
+            inbox.newest_term = inbox.newest_term.max(rpc.term());
         }
         match event {
             Event::Received { from, rpc } => match rpc {
-                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } | Rpc::InstallSnapshot(_) => {
                     inbox.appends |= matches!(rpc, Rpc::Append(_));
                     // A voice from an earlier life may have been ignored (contract V9).
                     if from.boot == disks[slot(from.node)].boot() {
@@ -230,7 +240,12 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
                 | Rpc::AppendReply { .. }
                 | Rpc::AppendRejected(_)
                 | Rpc::HeartbeatReply { .. }
+                | Rpc::SnapshotStatus { .. }
+                | Rpc::ReadIndex { .. }
+                | Rpc::ReadIndexReply { .. }
                 | Rpc::TermOver { .. } => {}
+                Rpc::TimeoutNow { term } => inbox.ordered = Some((from.node, *term)),
+                Rpc::Resigned { term } => inbox.resigned = Some((from.node, *term)),
             },
             Event::PeerUnreachable { .. } => inbox.unreachable = true,
             Event::Tick
@@ -238,6 +253,14 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
             | Event::Read { .. }
             | Event::Persisted { .. }
             | Event::Applied { .. }
+            | Event::ChangeMembership { .. }
+            | Event::TransferLeadership { .. }
+            | Event::RequestSnapshot { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotProgress { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::StorageFull
+            | Event::StorageReady
             | Event::LogRead { .. } => {}
             Event::StorageFailed => inbox.storage_failed = true,
         }

@@ -270,7 +270,8 @@ fn draw_timing(rng: &mut Rng) -> Timing {
     let heartbeat_interval = Duration::from_millis(*rng.pick(&[20, 50, 50, 50, 100]));
     let election_timeout_min = heartbeat_interval * rng.between(3, 6) as u32;
     let election_timeout_max = election_timeout_min * rng.between(15, 25) as u32 / 10;
-    Timing { heartbeat_interval, election_timeout_min, election_timeout_max }
+    let stall_limit = election_timeout_max * 1_000;
+    Timing { heartbeat_interval, election_timeout_min, election_timeout_max, stall_limit }
 }
 
 /// Limits small enough to be met now and then; a third of the seeds has those of servers.
@@ -285,6 +286,7 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         unapplied_bytes_max: rng.between(512, 16_384),
         pending_proposals_max: rng.between(2, 64) as usize,
         pending_reads_max: rng.between(2, 64) as usize,
+        ..Limits::DEFAULT
     };
     if rng.below(3) == 0 { Limits::DEFAULT } else { small }
 }

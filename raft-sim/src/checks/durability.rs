@@ -70,7 +70,14 @@ impl Durability {
                         "{node} wants to read entries {from} to {through} back, but its disk ends at {end}"
                     );
                 }
-                Effect::Apply { .. } | Effect::Reply { .. } | Effect::Configured { .. } | Effect::Observe(_) => {}
+                Effect::Apply { .. }
+                | Effect::Reply { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
+                | Effect::Configured { .. }
+                | Effect::Observe(_) => {}
             }
         }
         // What was answered before the bad news in the same batch may still leave.
@@ -109,6 +116,12 @@ impl Durability {
             | Rpc::PreVoteReply { .. }
             | Rpc::VoteReply { .. }
             | Rpc::AppendRejected(_)
+            | Rpc::TimeoutNow { .. }
+            | Rpc::Resigned { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
             | Rpc::TermOver { .. } => Ok(()),
         }
     }

@@ -192,11 +192,15 @@ impl History {
                 }
                 Effect::Reply { request, outcome } => {
                     self.on_ended(step.node, *request)?;
-                    self.on_outcome(step, *request, *outcome)?;
+                    self.on_outcome(step, *request, outcome)?;
                 }
                 Effect::Send { .. }
                 | Effect::Persist { .. }
                 | Effect::ReadLog { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
                 | Effect::Configured { .. }
                 | Effect::Observe(_) => {}
             }
@@ -213,7 +217,7 @@ impl History {
         Ok(())
     }
 
-    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: Outcome) -> Verdict {
+    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: &Outcome) -> Verdict {
         let node = step.node;
         let Some(attempt) = self.attempts.get_mut(place(request)) else { return Ok(()) };
         let is_read = attempt.command.is_none();
@@ -221,13 +225,13 @@ impl History {
             Outcome::ReadReady { index } => {
                 ensure!(is_read, RequestsEndOnce, "{node} answers the write {request} as if it were a read");
                 ensure!(
-                    attempt.floor.is_some_and(|floor| index >= floor),
+                    attempt.floor.is_some_and(|floor| *index >= floor),
                     Linearizability,
                     "{node} answers the read {request} as of index {index}; {:?} was committed when it was asked",
                     attempt.floor
                 );
                 ensure!(
-                    index <= step.after.log.applied,
+                    *index <= step.after.log.applied,
                     Linearizability,
                     "{node} answers a read as of index {index}, having applied only {}",
                     step.after.log.applied
@@ -238,7 +242,14 @@ impl History {
             }
             Outcome::NotLeader { .. }
             | Outcome::StorageFailed
-            | Outcome::Busy(Busy::Unsynced | Busy::Uncommitted | Busy::Proposals | Busy::Reads) => {
+            | Outcome::Busy(
+                Busy::Unsynced
+                | Busy::Uncommitted
+                | Busy::Proposals
+                | Busy::Reads
+                | Busy::StorageFull
+                | Busy::Transferring,
+            ) => {
                 ensure!(
                     attempt.committed.is_none(),
                     RequestsEndOnce,
@@ -246,6 +257,14 @@ impl History {
                     attempt.committed
                 );
                 attempt.fate = Fate::Refused;
+            }
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {
+                ensure!(false, RequestsEndOnce, "{node} answers the client's request {request} with {outcome:?}");
             }
         }
         Ok(())

@@ -111,7 +111,7 @@ impl Logs {
             let log = &mut self.nodes[slot(node)];
             let digest = chain(log.last().map_or(0, |last| last.digest), entry);
             let command = match &entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             };
             log.push(Mirrored { term: entry.term, digest, command });
@@ -153,7 +153,7 @@ impl Logs {
             term: record.entry.term,
             digest: record.digest,
             command: match &record.entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             },
         }));

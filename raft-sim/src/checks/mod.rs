@@ -9,6 +9,7 @@ pub mod durability;
 pub mod elections;
 pub mod history;
 pub mod logs;
+mod majorities;
 pub mod order;
 
 use std::fmt;
@@ -60,6 +61,8 @@ pub enum Invariant {
     AcknowledgedWrites,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
     VoteLegality,
+    /// Who has promised a leader to elect nobody else for a while keeps the promise.
+    Leases,
     /// A leader that no majority answers gives up.
     CheckQuorum,
     /// Whoever speaks as a leader was elected, and says what its log says.
@@ -96,6 +99,7 @@ impl Invariant {
             Self::RequestsEndOnce => "I14",
             Self::AcknowledgedWrites => "I15",
             Self::VoteLegality => "I18",
+            Self::Leases => "I19",
             Self::CheckQuorum => "I22",
             Self::Provenance => "I20",
             Self::Bounds => "I21",
@@ -127,6 +131,7 @@ impl fmt::Display for Invariant {
             Self::RequestsEndOnce => "requests end once",
             Self::AcknowledgedWrites => "acknowledged writes stay",
             Self::VoteLegality => "legal votes",
+            Self::Leases => "promises to leaders",
             Self::CheckQuorum => "a leader has a majority",
             Self::Provenance => "provenance of messages",
             Self::Bounds => "bounds",
@@ -176,6 +181,8 @@ pub struct Step<'a> {
     pub node: NodeId,
     /// When.
     pub now: Time,
+    /// When the process read its clock, after it took the inbox (contract T1).
+    pub clock: Time,
     /// What the node was given.
     pub inbox: Inbox,
     /// What it asks for.
@@ -194,11 +201,17 @@ pub struct Inbox {
     /// There were entries among them: the end of the log may have been anywhere in between.
     pub appends: bool,
     /// Which peers were heard of, a bit for each place.
-    pub heard: u16,
+    pub heard: u32,
     /// The highest term in which somebody spoke as leader.
     pub leader: Option<Term>,
     /// A channel broke, which may excuse a vote against a living leader.
     pub unreachable: bool,
+    /// A leader of this term, as it says, leads no longer.
+    pub resigned: Option<(NodeId, Term)>,
+    /// A leader of this term, as it says, hands over to this node.
+    pub ordered: Option<(NodeId, Term)>,
+    /// The newest term that anybody spoke of.
+    pub newest_term: Term,
     /// The node was told that its disk has failed.
     pub storage_failed: bool,
 }
@@ -224,7 +237,7 @@ impl Checks {
     /// For a new cluster of `nodes` voters.
     pub fn new(nodes: usize, limits: Limits, timing: Timing) -> Self {
         Self {
-            elections: Elections::new(nodes, timing),
+            elections: Elections::new(nodes, timing, 0),
             logs: Logs::new(nodes),
             commits: Commits::new(nodes),
             durability: Durability::new(nodes),

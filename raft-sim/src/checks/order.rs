@@ -45,6 +45,10 @@ impl Order {
                 | Effect::Persist { .. }
                 | Effect::Reply { .. }
                 | Effect::ReadLog { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
                 | Effect::Observe(_) => {}
             }
         }
@@ -183,7 +187,7 @@ fn tokens_fit(node: NodeId, entries: &Entries, tokens: &[(Index, RequestId)]) ->
     for (index, request) in tokens {
         let entry = entries.slice(*index, *index);
         let command = entry.first().and_then(|entry| match &entry.payload {
-            raft_core::Payload::Blank => None,
+            raft_core::Payload::Blank | raft_core::Payload::Configuration(_) => None,
             raft_core::Payload::Command(bytes) => Command::decode(bytes),
         });
         ensure!(

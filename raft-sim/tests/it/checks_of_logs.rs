@@ -5,6 +5,7 @@ use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use raft_sim::disk::Disk;
 use raft_sim::machine::Registers;
+use std::time::Duration;
 
 use crate::rig::{Rig, apply, at, blank, fired, index, node, odd, send, term};
 
@@ -54,7 +55,13 @@ fn a_claim_to_match_more_than_was_sent_is_noticed() {
     rig.sync(3);
     let claim = Rpc::AppendReply { term: term(2), round: Round::new(1), matched: index(1) };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(1, claim)])), Some(Invariant::LogMatching));
-    let claim = Rpc::HeartbeatReply { term: term(2), round: Round::new(1), matched: index(0), verified: index(1) };
+    let claim = Rpc::HeartbeatReply {
+        term: term(2),
+        round: Round::new(1),
+        matched: index(0),
+        verified: index(1),
+        granted: Duration::ZERO,
+    };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(1, claim)])), Some(Invariant::LogMatching));
 }
 

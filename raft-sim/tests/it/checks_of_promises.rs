@@ -1,6 +1,6 @@
 //! The checks of what may leave before the disk has it notice what they are there for.
 
-use raft_core::{Effect, HardState, PeerStatus, Position, Purpose, ReadId, RoleKind, Round, Rpc};
+use raft_core::{Effect, HardState, PeerStatus, Position, ProgressMode, Purpose, ReadId, RoleKind, Round, Rpc};
 use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use std::time::Duration;
@@ -61,7 +61,13 @@ fn an_acknowledgement_of_entries_that_are_not_durable_is_noticed() {
     rig.take(2, 1, vec![blank(1, 1)]);
     let reply = Rpc::AppendReply { term: term(1), round: Round::new(1), matched: index(1) };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, reply.clone())])), Some(Invariant::DurableBeforeSend));
-    let beat = Rpc::HeartbeatReply { term: term(1), round: Round::new(1), matched: index(1), verified: index(1) };
+    let beat = Rpc::HeartbeatReply {
+        term: term(1),
+        round: Round::new(1),
+        matched: index(1),
+        verified: index(1),
+        granted: Duration::ZERO,
+    };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, beat)])), Some(Invariant::DurableBeforeSend));
     rig.sync(2);
     assert_eq!(rig.step(2, |_| {}, vec![send(1, reply)]), Ok(()));
@@ -169,7 +175,8 @@ fn peer_at_1() -> PeerStatus {
         node: node(2),
         matched: index(1),
         next: index(2),
-        probing: false,
+        mode: ProgressMode::Replicate,
+        is_member: true,
         inflight: 0,
         silent_for: Duration::ZERO,
     }

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use raft_core::{
-    Boot, CampaignId, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus,
-    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time, Timing,
-    Verdict as Vote, WriteSeq,
+    Boot, CampaignId, ClusterId, Configuration, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus,
+    LogStatus, Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time,
+    Timing, Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
 use raft_sim::disk::{Disk, Write};
@@ -73,7 +73,7 @@ pub(crate) fn grant(to: u64, in_term: u64) -> Effect {
 }
 
 pub(crate) fn ask_vote(to: u64, in_term: u64, last: Position) -> Effect {
-    send(to, Rpc::Vote { term: term(in_term), last })
+    send(to, Rpc::Vote { term: term(in_term), last, ordered_in: None })
 }
 
 /// The invariant that a verdict found violated.
@@ -86,13 +86,15 @@ impl Rig {
     pub(crate) fn new() -> Self {
         let store = |id: u64| StoreId::new(u128::from(id));
         let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
-        let membership = Membership::new(members).expect("because the three differ");
+        let membership = Membership::new(members).expect("because the three differ").into();
+        let configuration = Configuration { index: Index::ZERO, membership };
         let status = |id: u64| Status {
             identity: Identity { cluster: ClusterId::new(1), node: node(id), store: store(id), boot: Boot::new(1) },
             role: RoleKind::Follower,
             hard_state: HardState::default(),
             leader: None,
-            membership: membership.clone(),
+            configuration: configuration.clone(),
+            transfer: None,
             log: LogStatus {
                 base: Position::ZERO,
                 last: Position::ZERO,
@@ -114,7 +116,7 @@ impl Rig {
             campaigns: 0,
         };
         for id in 1..=3 {
-            let configured = Effect::Configured { membership: membership.clone() };
+            let configured = Effect::Configured { configuration: configuration.clone() };
             assert_eq!(rig.step(id, |_| {}, vec![configured]), Ok(()));
         }
         rig
@@ -128,7 +130,7 @@ impl Rig {
     /// against it, its writes go to the disk, unsynced.
     pub(crate) fn step(&mut self, id: u64, change: impl FnOnce(&mut Status), effects: Vec<Effect>) -> Verdict {
         // Whoever leads is answered, unless a test says otherwise.
-        self.step_with(id, Inbox { heard: u16::MAX, ..Inbox::default() }, change, effects)
+        self.step_with(id, Inbox { heard: u32::MAX, ..Inbox::default() }, change, effects)
     }
 
     pub(crate) fn step_with(
@@ -151,6 +153,7 @@ impl Rig {
         self.checks.on_step(&Step {
             node: node(id),
             now: self.now,
+            clock: self.now,
             inbox,
             effects: &effects,
             before: &before,
