@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId};
 
 use super::logs::Mirrored;
@@ -332,6 +333,20 @@ impl History {
             "the state machine of {node} at index {} is not what a replay of the committed log gives",
             machine.applied()
         );
+        Ok(())
+    }
+
+    /// I17: a snapshot holds in each register what a replay has there at its index.
+    pub(super) fn on_snapshot(&self, node: NodeId, bytes: &Bytes) -> Verdict {
+        let Some(machine) = Registers::restore(bytes) else {
+            ensure!(false, SnapshotFidelity, "{node} wrote a snapshot that nobody can read");
+            return Ok(());
+        };
+        self.on_applied(node, &machine)?;
+        let at = machine.applied();
+        let keys = self.versions.keys().filter(|key| self.replayed(**key, at) != value_digest(machine.read(**key)));
+        let keys: Vec<_> = keys.collect();
+        ensure!(keys.is_empty(), SnapshotFidelity, "{node} wrote a snapshot of {at} unlike a replay in {keys:?}");
         Ok(())
     }
 

@@ -40,14 +40,22 @@ impl Order {
                         "{node} sent {cost} bytes in one append; the limit is {max}"
                     );
                 }
+                Effect::TakeSnapshot { meta } => {
+                    let handed_over = self.handed_over[slot(node)];
+                    ensure!(
+                        meta.last.index == handed_over,
+                        SnapshotFidelity,
+                        "{node} takes a snapshot of {}, having handed over {handed_over} (contract S1)",
+                        meta.last
+                    );
+                }
+                Effect::InstallSnapshot { meta, .. } => self.handed_over[slot(node)] = meta.last.index,
                 Effect::Configured { .. } => self.configured[slot(node)] = true,
                 Effect::Send { .. }
                 | Effect::Persist { .. }
                 | Effect::Reply { .. }
                 | Effect::ReadLog { .. }
-                | Effect::TakeSnapshot { .. }
                 | Effect::SendSnapshot { .. }
-                | Effect::InstallSnapshot { .. }
                 | Effect::Compact { .. }
                 | Effect::Observe(_) => {}
             }
@@ -84,9 +92,9 @@ impl Order {
             "{node} applies {handed_over}, but knows only {} to be committed",
             log.commit
         );
-        let durable = step.disks[slot(node)].log().len() as u64;
+        let durable = step.disks[slot(node)].last().index;
         ensure!(
-            handed_over <= log.durable && handed_over.as_u64() <= durable,
+            handed_over <= log.durable && handed_over <= durable,
             DurableBeforeSend,
             "{node} applies {handed_over}, but its disk ends at {durable}"
         );

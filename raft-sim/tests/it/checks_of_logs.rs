@@ -7,7 +7,7 @@ use raft_sim::disk::Disk;
 use raft_sim::machine::Registers;
 use std::time::Duration;
 
-use crate::rig::{Rig, apply, at, blank, fired, index, node, odd, send, term};
+use crate::rig::{Rig, apply, at, blank, fired, founders, index, node, odd, send, term};
 
 #[test]
 fn a_leader_that_overwrites_its_own_entry_is_noticed() {
@@ -137,7 +137,7 @@ fn an_overwritten_committed_entry_is_noticed() {
 #[test]
 fn a_crash_that_takes_a_committed_entry_from_the_majority_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    rig.disks[1] = Disk::format(node(2), rig.disks[1].store());
+    rig.disks[1] = Disk::format(node(2), rig.disks[1].store(), founders());
     assert_eq!(fired(rig.checks.on_crash(node(2), &rig.disks)), Some(Invariant::CommittedForGood));
 }
 

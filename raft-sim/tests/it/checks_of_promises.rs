@@ -5,7 +5,7 @@ use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use std::time::Duration;
 
-use crate::rig::{Rig, apply, ask_vote, blank, fired, grant, index, node, send, term};
+use crate::rig::{Rig, apply, ask_vote, blank, fired, founders, grant, index, node, send, term};
 
 #[test]
 fn a_request_for_votes_before_the_own_vote_is_durable_is_noticed() {
@@ -49,7 +49,7 @@ fn a_leader_whose_own_vote_is_not_durable_is_noticed() {
         rig.sync(voter);
         assert_eq!(rig.step(voter, |_| {}, vec![grant(1, 1)]), Ok(()));
     }
-    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store());
+    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store(), founders());
     let verdict = rig.step(1, |status| status.role = RoleKind::Leader, Vec::new());
     assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
 }
@@ -140,7 +140,7 @@ fn a_term_that_falls_is_noticed() {
 fn a_term_that_falls_on_a_disk_is_noticed() {
     let mut rig = Rig::new();
     rig.elect(1, 2, 2);
-    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store());
+    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store(), founders());
     assert_eq!(rolled_back.hard_state(), HardState::default());
     assert_eq!(fired(rig.checks.on_start(node(2), &rolled_back, index(0))), Some(Invariant::TermMonotonic));
 }

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use raft_core::{
     Boot, CampaignId, ClusterId, Configuration, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus,
-    LogStatus, Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time,
-    Timing, Verdict as Vote, WriteSeq,
+    LogStatus, Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, SnapshotMeta, Status, StoreId,
+    Term, Time, Timing, Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
-use raft_sim::disk::{Disk, Write};
-use raft_sim::machine::Command;
+use raft_sim::disk::{Disk, Snapshot, Write};
+use raft_sim::machine::{Command, Registers};
 use raft_sim::{Invariant, Violation};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a vote is refused after a leader was heard from, with the timing of a LAN.
@@ -76,6 +77,24 @@ pub(crate) fn ask_vote(to: u64, in_term: u64, last: Position) -> Effect {
     send(to, Rpc::Vote { term: term(in_term), last, ordered_in: None })
 }
 
+pub(crate) fn store(id: u64) -> StoreId {
+    StoreId::new(u128::from(id))
+}
+
+/// The three.
+pub(crate) fn founders() -> Arc<Membership> {
+    let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
+    Membership::new(members).expect("because the three differ").into()
+}
+
+/// `machine` written down at `last`, in the configuration of the founders.
+pub(crate) fn snapshot_of(machine: &Registers, last: Position, digest: u64) -> Arc<Snapshot> {
+    let machine = machine.snapshot();
+    let configuration = Configuration { index: Index::ZERO, membership: founders() };
+    let meta = SnapshotMeta { last, configuration, bytes: machine.len() as u64 };
+    Arc::new(Snapshot { meta, digest, machine })
+}
+
 /// The invariant that a verdict found violated.
 pub(crate) fn fired(verdict: Verdict) -> Option<Invariant> {
     verdict.err().map(|Violation { invariant, .. }| invariant)
@@ -84,10 +103,7 @@ pub(crate) fn fired(verdict: Verdict) -> Option<Invariant> {
 impl Rig {
     /// Three nodes that have just started for the first time.
     pub(crate) fn new() -> Self {
-        let store = |id: u64| StoreId::new(u128::from(id));
-        let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
-        let membership = Membership::new(members).expect("because the three differ").into();
-        let configuration = Configuration { index: Index::ZERO, membership };
+        let configuration = Configuration { index: Index::ZERO, membership: founders() };
         let status = |id: u64| Status {
             identity: Identity { cluster: ClusterId::new(1), node: node(id), store: store(id), boot: Boot::new(1) },
             role: RoleKind::Follower,
@@ -108,8 +124,8 @@ impl Rig {
             load: LoadStatus::default(),
         };
         let mut rig = Self {
-            checks: Checks::new(3, Limits::DEFAULT, Timing::LAN),
-            disks: (1..=3).map(|id| Disk::format(node(id), store(id))).collect(),
+            checks: Checks::new(founders(), 3, Limits::DEFAULT, Timing::LAN),
+            disks: (1..=3).map(|id| Disk::format(node(id), store(id), founders())).collect(),
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
             written: 0,
@@ -163,7 +179,7 @@ impl Rig {
         self.statuses[place] = after;
         for effect in effects {
             if let Effect::Persist { seq, hard_state, entries } = effect {
-                self.disks[place].write(Write { seq, hard_state, entries });
+                self.disks[place].write(Write::Log { seq, hard_state, entries });
             }
         }
         Ok(())
@@ -192,7 +208,7 @@ impl Rig {
             self.disks[place].finish_sync();
         }
         assert_eq!(self.checks.on_synced(node(id), &self.disks[place]), Ok(()));
-        let end = Index::new(self.disks[place].log().len() as u64);
+        let end = self.disks[place].last().index;
         assert_eq!(self.step(id, |status| status.log.durable = end, Vec::new()), Ok(()));
     }
 
