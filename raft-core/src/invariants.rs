@@ -5,7 +5,7 @@
 //! Properties of several servers, such as election safety, are the simulator's.
 
 use crate::role::Role;
-use crate::state::{State, Storage};
+use crate::state::State;
 use crate::types::{HardState, Index, Position, Term};
 
 /// What a delta check remembers of the moment before a step.
@@ -13,6 +13,8 @@ pub(crate) struct Before {
     hard_state: HardState,
     commit: Index,
     applied: Index,
+    /// Which stay in a role it is.
+    stay: u64,
     /// The term and the end of the log, if this server led.
     led: Option<(Term, Position)>,
 }
@@ -26,6 +28,7 @@ impl Before {
             hard_state: state.hard_state,
             commit: state.commit,
             applied: state.applying.applied,
+            stay: state.counters.roles,
             led: leads.then(|| (state.term(), state.log.last())),
         }
     }
@@ -121,9 +124,9 @@ fn peers_match_within_the_log(state: &State, role: &Role) {
 /// R3 – a follower's commit index rises only to what it has matched with its leader.
 fn follower_commits_what_it_verified(state: &State, role: &Role, before: &Before) {
     let Role::Follower(follower) = role else { return };
-    // A new stay in the role forgets what was verified in the one before.
-    let same_stay = before.hard_state.term == state.term() && before.led.is_none() && state.storage != Storage::Failed;
-    if state.commit > before.commit && same_stay {
+    // A new stay in the role forgets what was verified in the one before, even in the same term:
+    // the leader may have resigned.
+    if state.commit > before.commit && before.stay == state.counters.roles {
         let (commit, verified) = (state.commit, follower.verified);
         assert!(commit <= verified, "committed {commit}, but only {verified} is known to match the leader");
     }

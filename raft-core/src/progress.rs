@@ -347,7 +347,8 @@ impl Progress {
                 self.next = self.matched.next();
                 self.mode = Mode::Replicate { window: Window::default() };
             }
-            Mode::Snapshot { .. } => {}
+            // It has caught up a little by an earlier snapshot, or by late acknowledgements.
+            Mode::Snapshot { .. } => self.next = self.next.max(self.matched.next()),
         }
     }
 

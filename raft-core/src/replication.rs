@@ -268,7 +268,9 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
     progress.on_read_answered();
     let last = progress.last_to_send(state.log.last().index, state.commit);
     let entries = entries.slice(progress.next(), last);
-    let continues = entries.first().is_some_and(|entry| entry.index == progress.next());
+    // What comes before them may have been compacted since they were asked for.
+    let continues = progress.next() > state.log.base().index
+        && entries.first().is_some_and(|entry| entry.index == progress.next());
     if !continues || !progress.may_send(&state.config.limits()) {
         state.counters.drops.count(|drops| &mut drops.stale);
         return;

@@ -307,6 +307,7 @@ impl Role {
             Next::Campaign { ordered_in } => campaign(state, ordered_in),
             Next::Lead => lead(state),
         };
+        state.counters.roles = state.counters.roles.saturating_add(1);
         match core::mem::replace(self, role) {
             Self::Leader(former) => resign(state, *former, self.leader(state)),
             Self::Follower(former) => turn_away(state, former.reads, self.leader(state)),

@@ -112,6 +112,8 @@ pub(crate) struct Clock {
 /// What is only counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// How often a role was entered.
+    pub(crate) roles: u64,
     pub(crate) campaigns: u64,
     pub(crate) forwards: u64,
     pub(crate) reads: ReadId,

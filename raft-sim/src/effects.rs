@@ -1,6 +1,6 @@
 //! Effects: what becomes of what a core asks for, and of what the world has done for it.
 
-use raft_core::{Effect, Event, Message, NodeId, Outcome, RequestId, Rpc, Time};
+use raft_core::{Effect, Event, Message, NodeId, Outcome, ReadMode, RequestId, Rpc, Time};
 
 use crate::checks::{Step, Verdict, ensure};
 use crate::client::Answer;
@@ -43,6 +43,7 @@ impl World {
         self.checks.on_step(&Step {
             node: id,
             now,
+            clock: now,
             inbox,
             effects: &effects,
             before: &before,
@@ -78,17 +79,11 @@ impl World {
         match effect {
             Effect::Send { to, rpc } => self.send(id, to, rpc),
             Effect::Persist { seq, hard_state, entries } => {
-                self.disks[slot(id)].write(Write { seq, hard_state, entries });
+                self.disks[slot(id)].write(Write::Log { seq, hard_state, entries });
                 self.sync(id);
             }
-            Effect::Apply { entries, tokens } => {
-                let Some(process) = &mut node.process else { return Ok(()) };
-                if process.hand_over(HandOver { entries, tokens }) {
-                    let takes = self.chance.process.exponential(self.plan.process.apply_mean);
-                    self.schedule.plan(now.after(takes), Happening::Applied { node: id, life });
-                }
-            }
-            Effect::Reply { request, outcome } => return self.on_reply(id, request, outcome),
+            Effect::Apply { entries, tokens } => self.hand_over(id, HandOver::Entries { entries, tokens }),
+            Effect::Reply { request, outcome } => return self.on_reply(id, request, &outcome),
             Effect::ReadLog { id: read, from, through, max_bytes, .. } => {
                 self.counts.log_reads += 1;
                 let lost = self.chance.log_read.chance(self.plan.disk.read_failures / 2);
@@ -96,6 +91,21 @@ impl World {
                     let takes = self.chance.log_read.exponential(self.plan.disk.sync_mean);
                     let event = Happening::LogRead { node: id, life, id: read, from, through, max_bytes };
                     self.schedule.plan(now.after(takes), event);
+                }
+            }
+            Effect::TakeSnapshot { meta } => self.hand_over(id, HandOver::Take { meta }),
+            Effect::SendSnapshot { to, meta } => self.send_snapshot(id, to, meta.last),
+            Effect::InstallSnapshot { seq, meta } => {
+                let snapshot = self.arrived_snapshot(id, &meta)?;
+                self.counts.snapshots_installed += 1;
+                self.disks[slot(id)].write(Write::Install { seq, snapshot: snapshot.clone() });
+                self.sync(id);
+                self.hand_over(id, HandOver::Install { seq, snapshot });
+            }
+            Effect::Compact { through } => {
+                if !self.chance.snapshot.chance(self.plan.snapshots.losses) {
+                    self.disks[slot(id)].write(Write::Compact { through });
+                    self.sync(id);
                 }
             }
             Effect::Configured { .. } | Effect::Observe(_) => {}
@@ -136,9 +146,11 @@ impl World {
             return Ok(());
         }
         let disk = &mut self.disks[slot(id)];
-        let Some(seq) = disk.finish_sync() else { return Ok(()) };
+        let newest = disk.finish_sync();
         self.checks.on_synced(id, disk)?;
-        self.give(id, Event::Persisted { seq });
+        if let Some(seq) = newest {
+            self.give(id, Event::Persisted { seq });
+        }
         self.sync(id);
         Ok(())
     }
@@ -150,6 +162,12 @@ impl World {
             return Ok(());
         }
         let Some(process) = &mut node.process else { return Ok(()) };
+        // A machine that keeps its own state must not be ahead of the log after a crash.
+        let waits = |seq| self.plan.process.durable_machine && self.disks[slot(id)].synced() < seq;
+        if process.installs().is_some_and(waits) {
+            self.look_again(id, life);
+            return Ok(());
+        }
         let Some(done) = process.apply(&mut node.machine) else { return Ok(()) };
         if process.is_applying() {
             let takes = self.chance.process.exponential(self.plan.process.apply_mean);
@@ -157,23 +175,37 @@ impl World {
         }
         self.checks.on_applied(id, &node.machine)?;
         let applied = node.machine.applied();
-        for (index, request) in done.tokens {
+        let tokens = match done {
+            HandOver::Entries { tokens, .. } => tokens,
+            HandOver::Install { .. } => Vec::new(),
+            HandOver::Take { meta } => return self.take_snapshot(id, &meta),
+        };
+        for (index, request) in tokens {
             self.checks.history.on_acknowledged(id, request, index)?;
             self.answer(request, Answer::Done);
         }
         self.give(id, Event::Applied { index: applied });
+        if self.chance.snapshot.chance(self.plan.snapshots.offers) {
+            return self.offer_snapshot(id);
+        }
         Ok(())
     }
 
-    fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: Outcome) -> Verdict {
+    fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: &Outcome) -> Verdict {
         match outcome {
             Outcome::ReadReady { index } => {
-                self.checks.history.on_read(id, request, index, &self.nodes[slot(id)].machine)?;
+                self.checks.history.on_read(id, request, *index, &self.nodes[slot(id)].machine)?;
                 self.answer(request, Answer::Done);
             }
-            Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader }),
+            Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader: *leader }),
             Outcome::Busy(_) | Outcome::StorageFailed => self.answer(request, Answer::TryAgain { leader: None }),
             Outcome::Unknown { .. } => self.answer(request, Answer::Unknown),
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {}
         }
         Ok(())
     }
@@ -195,7 +227,7 @@ impl World {
         self.checks.history.on_handed_over(to, request);
         let event = match self.checks.history.command(request) {
             Some(command) => Event::Propose { request, command: command.encode(padding) },
-            None => Event::Read { request },
+            None => Event::Read { request, mode: ReadMode::Quorum },
         };
         self.give(to, event);
     }

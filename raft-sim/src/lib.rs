@@ -43,6 +43,7 @@
 //!   registers in [`machine`].
 #![forbid(unsafe_code)]
 
+mod bulk;
 pub mod checks;
 mod client;
 pub mod digest;

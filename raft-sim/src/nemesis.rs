@@ -6,7 +6,7 @@ use raft_core::{Event, NodeId, Time};
 
 use crate::checks::Verdict;
 use crate::network::Link;
-use crate::plan::FaultKind;
+use crate::plan::{FaultKind, SnapshotPlan};
 use crate::rng::{CERTAIN, Rng};
 use crate::world::{Happening, World};
 use crate::{node_at, slot};
@@ -111,7 +111,9 @@ impl World {
             | FaultKind::Reordering
             | FaultKind::EffectCrash
             | FaultKind::LateTimers
-            | FaultKind::LogReadFailure => Ok(()),
+            | FaultKind::LogReadFailure
+            | FaultKind::SnapshotLoss
+            | FaultKind::SnapshotFailure => Ok(()),
         }
     }
 
@@ -229,6 +231,7 @@ impl World {
         self.plan.process.apply_mean = self.plan.process.apply_mean.min(quick);
         self.plan.disk.spikes = 0;
         self.plan.disk.read_failures = 0;
+        self.plan.snapshots = SnapshotPlan { losses: 0, failures: 0, offers: 0, ..self.plan.snapshots };
         for place in 0..self.plan.nodes {
             let id = node_at(place);
             if self.disks[place].has_failed() {

@@ -1,14 +1,15 @@
 //! A node: what stays when its process dies, and the process around a core, which comes and goes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use raft_core::{
-    ClusterId, Config, ConfigError, Entries, Event, Index, Membership, NodeId, Payload, Raft, RequestId, Rpc,
-    StateMachine as _, Status, Time,
+    ClusterId, Config, ConfigError, Entries, Event, Index, NodeId, Payload, Raft, RequestId, Rpc, SnapshotMeta,
+    StateMachine as _, Status, Time, WriteSeq,
 };
 
 use crate::checks::Inbox;
-use crate::disk::Disk;
+use crate::disk::{Disk, Snapshot};
 use crate::machine::Registers;
 use crate::plan::{InboxOrder, ProcessPlan};
 use crate::rng::Rng;
@@ -40,11 +41,15 @@ pub(crate) struct Process {
     applier: VecDeque<HandOver>,
 }
 
-/// Entries on their way to the state machine, and who waits for their results.
+/// What a state machine has to do, in order.
 #[derive(Debug)]
-pub(crate) struct HandOver {
-    pub(crate) entries: Entries,
-    pub(crate) tokens: Vec<(Index, RequestId)>,
+pub(crate) enum HandOver {
+    /// Apply entries; and who waits for their results.
+    Entries { entries: Entries, tokens: Vec<(Index, RequestId)> },
+    /// Become what this snapshot says.
+    Install { seq: WriteSeq, snapshot: Arc<Snapshot> },
+    /// Be written down.
+    Take { meta: Arc<SnapshotMeta> },
 }
 
 /// A process's clock counts from an origin of its own; nothing may depend on which.
@@ -81,12 +86,21 @@ impl Mailbox {
     fn push(&mut self, event: Event) {
         self.arrived += 1;
         let channel = match event {
-            Event::Propose { .. } | Event::Read { .. } => &mut self.clients,
+            Event::Propose { .. }
+            | Event::Read { .. }
+            | Event::ChangeMembership { .. }
+            | Event::TransferLeadership { .. }
+            | Event::RequestSnapshot { .. } => &mut self.clients,
             Event::Received { .. } | Event::PeerUnreachable { .. } => &mut self.peers,
             Event::Tick
             | Event::Persisted { .. }
             | Event::Applied { .. }
             | Event::LogRead { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotProgress { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::StorageFull
+            | Event::StorageReady
             | Event::StorageFailed => &mut self.own,
         };
         channel.push_back((self.arrived, event));
@@ -123,8 +137,13 @@ impl Node {
 
     /// Opens the disk and starts a process on it.
     pub(crate) fn start(&mut self, disk: &mut Disk, now: Time, start: Start) -> Result<(), ConfigError> {
-        let Start { config, cluster, membership, cache_bytes, origin } = start;
-        let durable = disk.open(cluster, membership, self.machine.applied(), cache_bytes);
+        let Start { config, cluster, durable_machine, cache_bytes, origin } = start;
+        // A machine that has kept its state needs a snapshot only if the log does not go on from there.
+        let needed = if durable_machine { disk.base().index } else { Index::new(u64::MAX) };
+        if let Some(snapshot) = disk.newest_snapshot().filter(|_| self.machine.applied() < needed) {
+            self.machine = restored(snapshot);
+        }
+        let durable = disk.open(cluster, self.machine.applied(), cache_bytes);
         let raft = Raft::new(config, durable)?;
         self.life += 1;
         self.process = Some(Process {
@@ -140,11 +159,16 @@ impl Node {
     }
 }
 
+fn restored(snapshot: &Snapshot) -> Registers {
+    Registers::restore(&snapshot.machine).expect("because nothing harms bytes here")
+}
+
 /// What a process is started with.
 pub(crate) struct Start {
     pub(crate) config: Config,
     pub(crate) cluster: ClusterId,
-    pub(crate) membership: Membership,
+    /// Whether its state machine keeps its state by itself.
+    pub(crate) durable_machine: bool,
     /// How much of its log it may keep in memory.
     pub(crate) cache_bytes: u64,
     /// What its clock shows.
@@ -192,12 +216,28 @@ impl Process {
         !self.applier.is_empty()
     }
 
-    /// The oldest hand-over has been applied to `machine`.
+    /// The snapshot that the state machine is to become next, if that is what comes next.
+    pub(crate) fn installs(&self) -> Option<WriteSeq> {
+        match self.applier.front()? {
+            HandOver::Install { seq, .. } => Some(*seq),
+            HandOver::Entries { .. } | HandOver::Take { .. } => None,
+        }
+    }
+
+    /// The oldest hand-over is done, by `machine` as far as it is concerned.
     pub(crate) fn apply(&mut self, machine: &mut Registers) -> Option<HandOver> {
         let hand_over = self.applier.pop_front()?;
-        for entry in hand_over.entries.iter() {
+        let entries = match &hand_over {
+            HandOver::Entries { entries, .. } => entries,
+            HandOver::Install { snapshot, .. } => {
+                *machine = restored(snapshot);
+                return Some(hand_over);
+            }
+            HandOver::Take { .. } => return Some(hand_over),
+        };
+        for entry in entries.iter() {
             match &entry.payload {
-                Payload::Blank => machine.skip(entry.position()),
+                Payload::Blank | Payload::Configuration(_) => machine.skip(entry.position()),
                 Payload::Command(command) => {
                     machine.apply(entry.position(), command);
                 }
@@ -211,12 +251,13 @@ impl Process {
 pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
     let mut inbox = Inbox::default();
     for event in batch {
-        if let Event::Received { from, .. } = event {
+        if let Event::Received { from, rpc } = event {
             inbox.heard |= 1 << slot(from.node);
+            inbox.newest_term = inbox.newest_term.max(rpc.term());
         }
         match event {
             Event::Received { from, rpc } => match rpc {
-                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } | Rpc::InstallSnapshot(_) => {
                     inbox.appends |= matches!(rpc, Rpc::Append(_));
                     // A voice from an earlier life may have been ignored (contract V9).
                     if from.boot == disks[slot(from.node)].boot() {
@@ -230,7 +271,12 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
                 | Rpc::AppendReply { .. }
                 | Rpc::AppendRejected(_)
                 | Rpc::HeartbeatReply { .. }
+                | Rpc::SnapshotStatus { .. }
+                | Rpc::ReadIndex { .. }
+                | Rpc::ReadIndexReply { .. }
                 | Rpc::TermOver { .. } => {}
+                Rpc::TimeoutNow { term } => inbox.ordered = Some((from.node, *term)),
+                Rpc::Resigned { term } => inbox.resigned = Some((from.node, *term)),
             },
             Event::PeerUnreachable { .. } => inbox.unreachable = true,
             Event::Tick
@@ -238,6 +284,14 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
             | Event::Read { .. }
             | Event::Persisted { .. }
             | Event::Applied { .. }
+            | Event::ChangeMembership { .. }
+            | Event::TransferLeadership { .. }
+            | Event::RequestSnapshot { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotProgress { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::StorageFull
+            | Event::StorageReady
             | Event::LogRead { .. } => {}
             Event::StorageFailed => inbox.storage_failed = true,
         }

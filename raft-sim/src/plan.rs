@@ -50,11 +50,15 @@ pub enum FaultKind {
     DiskFailure,
     /// Answers to log reads are lost, or say that nothing could be read (D5).
     LogReadFailure,
+    /// Snapshots are lost on their way; compactions never happen (SN2).
+    SnapshotLoss,
+    /// Snapshots cannot be written (D6).
+    SnapshotFailure,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Loss,
         Self::DelaySpikes,
         Self::Duplication,
@@ -73,6 +77,8 @@ impl FaultKind {
         Self::SlowDisk,
         Self::DiskFailure,
         Self::LogReadFailure,
+        Self::SnapshotLoss,
+        Self::SnapshotFailure,
     ];
 
     /// The kinds that strike at moments; the others are rates that hold all the time.
@@ -169,6 +175,23 @@ pub struct ProcessPlan {
     pub downtime_mean: Duration,
 }
 
+/// How snapshots are taken and travel. When they are taken is among the limits.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotPlan {
+    /// How long it takes to write one, on average.
+    pub write_mean: Duration,
+    /// In how many pieces one is sent.
+    pub pieces: u64,
+    /// How long each takes on average.
+    pub piece_mean: Duration,
+    /// How many of the pieces are lost, and the rest of the snapshot with them.
+    pub losses: Ppm,
+    /// How many snapshots cannot be written.
+    pub failures: Ppm,
+    /// After how many hand-overs the application writes one of its own accord.
+    pub offers: Ppm,
+}
+
 /// What the clients do.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientPlan {
@@ -217,6 +240,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// How processes behave.
     pub process: ProcessPlan,
+    /// How snapshots are taken and travel.
+    pub snapshots: SnapshotPlan,
     /// What the clients do.
     pub clients: ClientPlan,
 }
@@ -233,12 +258,13 @@ impl Plan {
             seed,
             nodes,
             timing,
-            limits: draw_limits(&mut root.fork("plan/limits")),
+            limits: draw_compaction(&mut root.fork("plan/compaction"), draw_limits(&mut root.fork("plan/limits"))),
             episode_mean: rng.duration(timing.election_timeout_max * 8, timing.election_timeout_max * 40),
             fault_time: rng.duration(Duration::from_secs(10), Duration::from_secs(40)),
             network: draw_network(&mut root.fork("plan/network"), timing, &faults),
             disk: draw_disk(&mut root.fork("plan/disk"), timing, &faults),
             process: draw_process(&mut root.fork("plan/process"), timing, &faults),
+            snapshots: draw_snapshots(&mut root.fork("plan/snapshots"), timing, &faults),
             clients: draw_clients(&mut root.fork("plan/clients"), timing),
             faults,
         }
@@ -270,7 +296,8 @@ fn draw_timing(rng: &mut Rng) -> Timing {
     let heartbeat_interval = Duration::from_millis(*rng.pick(&[20, 50, 50, 50, 100]));
     let election_timeout_min = heartbeat_interval * rng.between(3, 6) as u32;
     let election_timeout_max = election_timeout_min * rng.between(15, 25) as u32 / 10;
-    Timing { heartbeat_interval, election_timeout_min, election_timeout_max }
+    let stall_limit = election_timeout_max * 1_000;
+    Timing { heartbeat_interval, election_timeout_min, election_timeout_max, stall_limit }
 }
 
 /// Limits small enough to be met now and then; a third of the seeds has those of servers.
@@ -285,8 +312,31 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         unapplied_bytes_max: rng.between(512, 16_384),
         pending_proposals_max: rng.between(2, 64) as usize,
         pending_reads_max: rng.between(2, 64) as usize,
+        ..Limits::DEFAULT
     };
     if rng.below(3) == 0 { Limits::DEFAULT } else { small }
+}
+
+/// In two of three seeds logs are compacted: some after a few entries already, some keep a part of
+/// what they could forget.
+fn draw_compaction(rng: &mut Rng, limits: Limits) -> Limits {
+    let entries = *rng.pick(&[5, 20, 50, 200]);
+    let (snapshot_entries, snapshot_bytes) = (rng.between(1, entries), rng.between(1_000, 100_000));
+    let retain_bytes = *rng.pick(&[0, 0, 500, 5_000, 50_000]);
+    let compacting = Limits { snapshot_entries, snapshot_bytes, retain_bytes, ..limits };
+    if rng.below(3) == 0 { limits } else { compacting }
+}
+
+fn draw_snapshots(rng: &mut Rng, timing: Timing, faults: &BTreeSet<FaultKind>) -> SnapshotPlan {
+    let when = |kind: FaultKind, rate: Ppm| if faults.contains(&kind) { rate } else { 0 };
+    SnapshotPlan {
+        write_mean: rng.duration(Duration::from_micros(50), timing.heartbeat_interval),
+        pieces: rng.between(1, 8),
+        piece_mean: rng.duration(Duration::from_micros(100), timing.heartbeat_interval),
+        losses: when(FaultKind::SnapshotLoss, rng.between(10_000, 300_000)),
+        failures: when(FaultKind::SnapshotFailure, rng.between(10_000, 500_000)),
+        offers: if rng.chance(CERTAIN / 3) { rng.between(1_000, 100_000) } else { 0 },
+    }
 }
 
 fn draw_network(rng: &mut Rng, timing: Timing, faults: &BTreeSet<FaultKind>) -> NetworkPlan {
@@ -348,8 +398,8 @@ fn draw_clients(rng: &mut Rng, timing: Timing) -> ClientPlan {
 /// One line each, for the head of a trace.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, nodes, timing, limits, faults, episode_mean, fault_time, network, disk, process, clients } =
-            self;
+        let Self { seed, nodes, timing, limits, faults, episode_mean, fault_time, .. } = self;
+        let Self { network, disk, process, snapshots, clients, .. } = self;
         writeln!(f, "seed {seed}: {nodes} nodes, faults for {fault_time:?}, every {episode_mean:?} one of each kind")?;
         writeln!(f, "  faults   {faults:?}")?;
         writeln!(f, "  timing   {timing:?}")?;
@@ -357,6 +407,7 @@ impl fmt::Display for Plan {
         writeln!(f, "  network  {network:?}")?;
         writeln!(f, "  disk     {disk:?}")?;
         writeln!(f, "  process  {process:?}")?;
+        writeln!(f, "  bulk     {snapshots:?}")?;
         write!(f, "  clients  {clients:?}")
     }
 }

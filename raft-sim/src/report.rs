@@ -51,6 +51,9 @@ impl Totals {
         sum.counts.partitions += summary.counts.partitions;
         sum.counts.other_faults += summary.counts.other_faults;
         sum.counts.log_reads += summary.counts.log_reads;
+        sum.counts.snapshots_taken += summary.counts.snapshots_taken;
+        sum.counts.snapshots_sent += summary.counts.snapshots_sent;
+        sum.counts.snapshots_installed += summary.counts.snapshots_installed;
         sum.counts.steps += summary.counts.steps;
         sum.traffic.sent += summary.traffic.sent;
         sum.traffic.lost += summary.traffic.lost;
@@ -84,6 +87,11 @@ impl fmt::Display for Totals {
             f,
             "messages           {} sent, {} lost, {} duplicated, {} reordered",
             traffic.sent, traffic.lost, traffic.duplicated, traffic.reordered
+        )?;
+        writeln!(
+            f,
+            "snapshots          {} taken, {} sent, {} installed",
+            counts.snapshots_taken, counts.snapshots_sent, counts.snapshots_installed
         )?;
         writeln!(
             f,

@@ -1,15 +1,17 @@
 //! The world: virtual time, in which nodes, disks, a network and clients happen to each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::{
-    ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, NodeId, Peer, ReadId, RequestId,
-    RoleKind, Rpc, StoreId, Term, Time,
+    ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, NodeId, Peer, Position, ReadId,
+    RequestId, RoleKind, Rpc, StoreId, Term, Time,
 };
 
+use crate::bulk::Transfer;
 use crate::checks::{Checks, Invariant, Verdict, Violation};
 use crate::client::{Answer, Clients};
-use crate::disk::Disk;
+use crate::disk::{Disk, Snapshot};
 use crate::nemesis::Nemesis;
 use crate::network::{Link, Network};
 use crate::node::{Node, Start};
@@ -36,6 +38,14 @@ pub(crate) enum Happening {
     Applied { node: NodeId, life: u64 },
     /// The log reader is done.
     LogRead { node: NodeId, life: u64, id: ReadId, from: Index, through: Index, max_bytes: u64 },
+    /// A snapshot of the own state machine is written.
+    SnapshotTaken { node: NodeId, life: u64, snapshot: Arc<Snapshot> },
+    /// A piece of a snapshot travels.
+    Piece { transfer: Box<Transfer> },
+    /// A snapshot from another node has arrived, and is written.
+    SnapshotStored { node: NodeId, life: u64, snapshot: Arc<Snapshot> },
+    /// A node hears that the rest of a snapshot will not come.
+    SnapshotLost { node: NodeId, life: u64, last: Position },
     /// A client's request reaches a node.
     Request { to: NodeId, request: RequestId, padding: usize },
     /// An answer reaches a client.
@@ -73,6 +83,12 @@ pub struct Counts {
     pub other_faults: u64,
     /// Log reads: entries that were no longer in memory.
     pub log_reads: u64,
+    /// Snapshots that state machines were written to.
+    pub snapshots_taken: u64,
+    /// Snapshots that nodes began to send to others.
+    pub snapshots_sent: u64,
+    /// Snapshots that replaced a log.
+    pub snapshots_installed: u64,
     /// Steps of cores.
     pub steps: u64,
 }
@@ -93,7 +109,6 @@ pub(crate) struct World {
     /// Reused from step to step.
     pub(crate) effects: Vec<Effect>,
     cluster: ClusterId,
-    membership: Membership,
 }
 
 /// The generators of what is no message and no planned fault.
@@ -107,6 +122,7 @@ pub(crate) struct Chance {
     pub(crate) inbox: Rng,
     pub(crate) start: Rng,
     pub(crate) answer: Rng,
+    pub(crate) snapshot: Rng,
 }
 
 impl World {
@@ -115,14 +131,15 @@ impl World {
         let store = |nth: usize| StoreId::new((u128::from(plan.seed) << 64) | (nth as u128 + 1));
         let members = (0..plan.nodes).map(|nth| Member { node: node_at(nth), store: store(nth) });
         let membership = Membership::new(members).expect("because no plan has more nodes than a cluster may have");
-        let disks = (0..plan.nodes).map(|nth| Disk::format(node_at(nth), store(nth))).collect();
+        let membership = Arc::new(membership);
+        let disks = (0..plan.nodes).map(|nth| Disk::format(node_at(nth), store(nth), membership.clone())).collect();
         Self {
             schedule: Schedule::new(),
             network: Network::new(plan.nodes, plan.network, &root),
             nodes: (0..plan.nodes).map(|nth| Node::new(node_at(nth))).collect(),
             disks,
             clients: Clients::new(plan.clients, plan.nodes, &root),
-            checks: Checks::new(plan.nodes, plan.limits, plan.timing),
+            checks: Checks::new(membership, plan.nodes, plan.limits, plan.timing),
             nemesis: Nemesis::new(&root),
             trace,
             counts: Counts::default(),
@@ -136,10 +153,10 @@ impl World {
                 inbox: root.fork("process/inbox"),
                 start: root.fork("process/start"),
                 answer: root.fork("client/answer"),
+                snapshot: root.fork("snapshot"),
             },
             effects: Vec::new(),
             cluster: ClusterId::new(u128::from(plan.seed) + 1),
-            membership,
             plan,
         }
     }
@@ -183,6 +200,14 @@ impl World {
                     let found = self.disks[slot(node)].read(from, through, max_bytes).filter(|_| !broken);
                     let outcome = found.map_or(LogReadOutcome::Damaged, LogReadOutcome::Entries);
                     self.give(node, Event::LogRead { id, outcome });
+                }
+            }
+            Happening::SnapshotTaken { node, life, snapshot } => return self.on_snapshot_taken(node, life, &snapshot),
+            Happening::Piece { transfer } => self.on_piece(transfer),
+            Happening::SnapshotStored { node, life, snapshot } => self.on_snapshot_stored(node, life, snapshot),
+            Happening::SnapshotLost { node, life, last } => {
+                if self.nodes[slot(node)].alive(life).is_some() {
+                    self.give(node, Event::SnapshotReceived { last, complete: false });
                 }
             }
             Happening::Request { to, request, padding } => self.on_request(to, request, padding),
@@ -308,9 +333,9 @@ impl World {
         let rng = &mut self.chance.start;
         let cache_bytes = rng.between(0, self.plan.limits.log_cache_bytes.min(65_536));
         let origin = Time::from_nanos(rng.below(1 << 40));
-        let (cluster, membership) = (self.cluster, self.membership.clone());
+        let (cluster, durable_machine) = (self.cluster, self.plan.process.durable_machine);
         let node = &mut self.nodes[place];
-        let start = Start { config, cluster, membership, cache_bytes, origin };
+        let start = Start { config, cluster, durable_machine, cache_bytes, origin };
         node.start(&mut self.disks[place], now, start).map_err(|error| {
             Violation::new(Invariant::Ordering, format!("{id} cannot start from what its disk holds: {error}"))
         })?;
@@ -334,7 +359,7 @@ impl World {
         }
         let disk = &mut self.disks[slot(id)];
         disk.crash(&self.plan.disk, &mut self.chance.crash);
-        let left = disk.log().last().map(|record| record.entry.position()).unwrap_or_default();
+        let left = disk.last();
         let role = process.status.role;
         self.trace.record(now, &[41, id.as_u64(), left.index.as_u64()], || {
             format!("{id} crashes as {role}; its disk ends at {left}")

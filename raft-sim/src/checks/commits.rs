@@ -1,18 +1,24 @@
 //! Commits: I4 leader completeness, I5 and I7 one committed log for good, I6 on a durable quorum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use raft_core::{Effect, Index, NodeId, Position, RoleKind, Term};
+use raft_core::{Configuration, Effect, Index, Membership, NodeId, Position, RoleKind, Term};
 
 use super::logs::{Logs, Mirrored};
+use super::majorities::decides;
 use super::{Step, Verdict, Violation, ensure};
 use crate::disk::Disk;
+use crate::slot;
 
 /// The one committed log, as first seen committed anywhere.
 #[derive(Debug)]
 pub struct Commits {
-    quorum: usize,
     log: Vec<Mirrored>,
+    /// The configurations in it, the one of the founders first.
+    configurations: Vec<Configuration>,
+    /// Who had to agree to the newest commit.
+    decided_by: Arc<Membership>,
     /// How far leaders of each term have committed.
     by_term: BTreeMap<Term, Index>,
     /// The digests of each leader's log at its election.
@@ -21,8 +27,14 @@ pub struct Commits {
 
 impl Commits {
     /// Nothing is committed.
-    pub fn new(nodes: usize) -> Self {
-        Self { quorum: nodes / 2 + 1, log: Vec::new(), by_term: BTreeMap::new(), elected: BTreeMap::new() }
+    pub fn new(founders: Arc<Membership>) -> Self {
+        Self {
+            log: Vec::new(),
+            configurations: vec![Configuration { index: Index::ZERO, membership: founders.clone() }],
+            decided_by: founders,
+            by_term: BTreeMap::new(),
+            elected: BTreeMap::new(),
+        }
     }
 
     /// How far anything is committed.
@@ -33,6 +45,32 @@ impl Commits {
     /// The committed log; index `i` is at place `i - 1`.
     pub fn log(&self) -> &[Mirrored] {
         &self.log
+    }
+
+    /// The committed log up to `index`.
+    pub fn log_through(&self, index: Index) -> &[Mirrored] {
+        &self.log[..self.log.len().min(index.as_u64() as usize)]
+    }
+
+    /// Whether this entry is committed.
+    pub fn holds(&self, position: Position) -> bool {
+        self.position_at(position.index) == Some(position)
+    }
+
+    /// The committed entry at `index`; `0@0` at 0.
+    pub fn position_at(&self, index: Index) -> Option<Position> {
+        (index <= self.last()).then(|| self.position(index))
+    }
+
+    /// The configuration in force at a committed `index`.
+    pub fn configuration_at(&self, index: Index) -> &Configuration {
+        let later = self.configurations.partition_point(|configuration| configuration.index <= index);
+        &self.configurations[later.max(1) - 1]
+    }
+
+    /// The newest committed configuration.
+    pub fn configuration(&self) -> &Configuration {
+        self.configuration_at(self.last())
     }
 
     /// The digest of the committed log up to `index`; 0 at index 0.
@@ -135,6 +173,7 @@ impl Commits {
         );
         let first_new = self.log.len();
         self.log.extend_from_slice(&logs.of(node)[first_new..commit.as_u64() as usize]);
+        self.decided_by = step.after.configuration.membership.clone();
         let term = step.after.hard_state.term;
         self.by_term.insert(term, commit);
         self.later_leaders_hold(term, commit, digest)?;
@@ -153,12 +192,13 @@ impl Commits {
             "{node}, leader of term {term}, committed {commit}@{} by counting",
             at_commit.term
         );
-        let holders = step.disks.iter().filter(|disk| disk.digest_at(commit) == Some(digest)).count();
+        let holds = |node| step.disks[slot(node)].holds(commit, digest);
+        let membership = &step.after.configuration.membership;
         ensure!(
-            holders >= self.quorum,
+            decides(membership, holds),
             CommitOnQuorum,
-            "{node}, leader of term {term}, committed {commit}@{term}, which {holders} disks hold; it takes {}",
-            self.quorum
+            "{node}, leader of term {term}, committed {commit}@{term}, which in {membership} only the disks of {:?} hold",
+            membership.members().map(|member| member.node).filter(|node| holds(*node)).collect::<Vec<_>>()
         );
         Ok(())
     }
@@ -180,13 +220,13 @@ impl Commits {
     /// I7: whatever a crash leaves, a majority of disks holds everything committed.
     pub(super) fn on_disks(&self, disks: &[Disk]) -> Verdict {
         let last = self.last();
-        let holders = disks.iter().filter(|disk| disk.digest_at(last) == self.digest_at(last)).count();
+        let digest = self.digest_at(last).unwrap_or_default();
         ensure!(
-            holders >= self.quorum,
+            decides(&self.decided_by, |node| disks[slot(node)].holds(last, digest)),
             CommittedForGood,
-            "after a crash {holders} disks hold the committed {}; it takes {}",
-            self.position(last),
-            self.quorum
+            "after a crash less than a majority of {} has the committed {} on disk",
+            self.decided_by,
+            self.position(last)
         );
         Ok(())
     }

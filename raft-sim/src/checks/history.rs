@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId};
 
 use super::logs::Mirrored;
@@ -192,11 +193,15 @@ impl History {
                 }
                 Effect::Reply { request, outcome } => {
                     self.on_ended(step.node, *request)?;
-                    self.on_outcome(step, *request, *outcome)?;
+                    self.on_outcome(step, *request, outcome)?;
                 }
                 Effect::Send { .. }
                 | Effect::Persist { .. }
                 | Effect::ReadLog { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
                 | Effect::Configured { .. }
                 | Effect::Observe(_) => {}
             }
@@ -213,7 +218,7 @@ impl History {
         Ok(())
     }
 
-    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: Outcome) -> Verdict {
+    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: &Outcome) -> Verdict {
         let node = step.node;
         let Some(attempt) = self.attempts.get_mut(place(request)) else { return Ok(()) };
         let is_read = attempt.command.is_none();
@@ -221,13 +226,13 @@ impl History {
             Outcome::ReadReady { index } => {
                 ensure!(is_read, RequestsEndOnce, "{node} answers the write {request} as if it were a read");
                 ensure!(
-                    attempt.floor.is_some_and(|floor| index >= floor),
+                    attempt.floor.is_some_and(|floor| *index >= floor),
                     Linearizability,
                     "{node} answers the read {request} as of index {index}; {:?} was committed when it was asked",
                     attempt.floor
                 );
                 ensure!(
-                    index <= step.after.log.applied,
+                    *index <= step.after.log.applied,
                     Linearizability,
                     "{node} answers a read as of index {index}, having applied only {}",
                     step.after.log.applied
@@ -238,7 +243,14 @@ impl History {
             }
             Outcome::NotLeader { .. }
             | Outcome::StorageFailed
-            | Outcome::Busy(Busy::Unsynced | Busy::Uncommitted | Busy::Proposals | Busy::Reads) => {
+            | Outcome::Busy(
+                Busy::Unsynced
+                | Busy::Uncommitted
+                | Busy::Proposals
+                | Busy::Reads
+                | Busy::StorageFull
+                | Busy::Transferring,
+            ) => {
                 ensure!(
                     attempt.committed.is_none(),
                     RequestsEndOnce,
@@ -246,6 +258,14 @@ impl History {
                     attempt.committed
                 );
                 attempt.fate = Fate::Refused;
+            }
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {
+                ensure!(false, RequestsEndOnce, "{node} answers the client's request {request} with {outcome:?}");
             }
         }
         Ok(())
@@ -313,6 +333,20 @@ impl History {
             "the state machine of {node} at index {} is not what a replay of the committed log gives",
             machine.applied()
         );
+        Ok(())
+    }
+
+    /// I17: a snapshot holds in each register what a replay has there at its index.
+    pub(super) fn on_snapshot(&self, node: NodeId, bytes: &Bytes) -> Verdict {
+        let Some(machine) = Registers::restore(bytes) else {
+            ensure!(false, SnapshotFidelity, "{node} wrote a snapshot that nobody can read");
+            return Ok(());
+        };
+        self.on_applied(node, &machine)?;
+        let at = machine.applied();
+        let keys = self.versions.keys().filter(|key| self.replayed(**key, at) != value_digest(machine.read(**key)));
+        let keys: Vec<_> = keys.collect();
+        ensure!(keys.is_empty(), SnapshotFidelity, "{node} wrote a snapshot of {at} unlike a replay in {keys:?}");
         Ok(())
     }
 

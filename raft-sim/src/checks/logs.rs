@@ -2,6 +2,7 @@
 
 use raft_core::{Effect, Entries, Index, NodeId, Payload, Position, RoleKind, Rpc, Term};
 
+use super::commits::Commits;
 use super::elections::Elections;
 use super::{Step, Verdict, ensure};
 use crate::digest::chain;
@@ -53,12 +54,24 @@ impl Logs {
         }
     }
 
+    /// Whether a node's log holds this entry.
+    pub fn holds(&self, node: NodeId, position: Position) -> bool {
+        let place = position.index.as_u64().checked_sub(1);
+        let held = place.and_then(|place| self.of(node).get(place as usize));
+        held.is_some_and(|entry| entry.term == position.term)
+    }
+
     /// Mirrors the writes of a step, and compares what it sends with what it has.
-    pub(super) fn on_persists(&mut self, step: &Step<'_>, elections: &Elections) -> Verdict {
+    pub(super) fn on_persists(&mut self, step: &Step<'_>, elections: &Elections, commits: &Commits) -> Verdict {
         let node = step.node;
         for effect in step.effects {
             if let Effect::Persist { entries, .. } = effect {
                 self.on_entries(step, entries, elections)?;
+            }
+            // The snapshot stands for the committed log: that this is so has been checked.
+            if let Effect::InstallSnapshot { meta, .. } = effect {
+                self.nodes[slot(node)].clear();
+                self.nodes[slot(node)].extend_from_slice(commits.log_through(meta.last.index));
             }
         }
         for effect in step.effects {
@@ -111,7 +124,7 @@ impl Logs {
             let log = &mut self.nodes[slot(node)];
             let digest = chain(log.last().map_or(0, |last| last.digest), entry);
             let command = match &entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             };
             log.push(Mirrored { term: entry.term, digest, command });
@@ -146,14 +159,15 @@ impl Logs {
     }
 
     /// A process starts with what is on its disk.
-    pub(super) fn on_start(&mut self, node: NodeId, disk: &Disk) {
+    pub(super) fn on_start(&mut self, node: NodeId, disk: &Disk, commits: &Commits) {
         let log = &mut self.nodes[slot(node)];
         log.clear();
+        log.extend_from_slice(commits.log_through(disk.base().index));
         log.extend(disk.log().iter().map(|record| Mirrored {
             term: record.entry.term,
             digest: record.digest,
             command: match &record.entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             },
         }));

@@ -9,13 +9,16 @@ pub mod durability;
 pub mod elections;
 pub mod history;
 pub mod logs;
+mod majorities;
 pub mod order;
+pub mod snapshots;
 
 use std::fmt;
+use std::sync::Arc;
 
-use raft_core::{Effect, Index, Limits, NodeId, Status, Term, Time, Timing};
+use raft_core::{Effect, Index, Limits, Membership, NodeId, Status, Term, Time, Timing};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Snapshot};
 use crate::machine::Registers;
 use crate::slot;
 use commits::Commits;
@@ -24,6 +27,7 @@ use elections::Elections;
 use history::History;
 use logs::Logs;
 use order::Order;
+use snapshots::Snapshots;
 
 /// What is checked, with its number in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,8 +62,12 @@ pub enum Invariant {
     RequestsEndOnce,
     /// No acknowledged write is lost.
     AcknowledgedWrites,
+    /// A snapshot is the state at its index, everywhere the same, and covers what is forgotten.
+    SnapshotFidelity,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
     VoteLegality,
+    /// Who has promised a leader to elect nobody else for a while keeps the promise.
+    Leases,
     /// A leader that no majority answers gives up.
     CheckQuorum,
     /// Whoever speaks as a leader was elected, and says what its log says.
@@ -95,7 +103,9 @@ impl Invariant {
             Self::Linearizability => "I13",
             Self::RequestsEndOnce => "I14",
             Self::AcknowledgedWrites => "I15",
+            Self::SnapshotFidelity => "I17",
             Self::VoteLegality => "I18",
+            Self::Leases => "I19",
             Self::CheckQuorum => "I22",
             Self::Provenance => "I20",
             Self::Bounds => "I21",
@@ -126,7 +136,9 @@ impl fmt::Display for Invariant {
             Self::Linearizability => "linearizability",
             Self::RequestsEndOnce => "requests end once",
             Self::AcknowledgedWrites => "acknowledged writes stay",
+            Self::SnapshotFidelity => "faithful snapshots",
             Self::VoteLegality => "legal votes",
+            Self::Leases => "promises to leaders",
             Self::CheckQuorum => "a leader has a majority",
             Self::Provenance => "provenance of messages",
             Self::Bounds => "bounds",
@@ -176,6 +188,8 @@ pub struct Step<'a> {
     pub node: NodeId,
     /// When.
     pub now: Time,
+    /// When the process read its clock, after it took the inbox (contract T1).
+    pub clock: Time,
     /// What the node was given.
     pub inbox: Inbox,
     /// What it asks for.
@@ -194,11 +208,17 @@ pub struct Inbox {
     /// There were entries among them: the end of the log may have been anywhere in between.
     pub appends: bool,
     /// Which peers were heard of, a bit for each place.
-    pub heard: u16,
+    pub heard: u32,
     /// The highest term in which somebody spoke as leader.
     pub leader: Option<Term>,
     /// A channel broke, which may excuse a vote against a living leader.
     pub unreachable: bool,
+    /// A leader of this term, as it says, leads no longer.
+    pub resigned: Option<(NodeId, Term)>,
+    /// A leader of this term, as it says, hands over to this node.
+    pub ordered: Option<(NodeId, Term)>,
+    /// The newest term that anybody spoke of.
+    pub newest_term: Term,
     /// The node was told that its disk has failed.
     pub storage_failed: bool,
 }
@@ -216,19 +236,22 @@ pub struct Checks {
     pub durability: Durability,
     /// What is applied, and in which order.
     pub order: Order,
+    /// What was written down.
+    pub snapshots: Snapshots,
     /// What clients asked and were told.
     pub history: History,
 }
 
 impl Checks {
-    /// For a new cluster of `nodes` voters.
-    pub fn new(nodes: usize, limits: Limits, timing: Timing) -> Self {
+    /// For a new cluster of these `founders`, whose ids will not exceed `nodes`.
+    pub fn new(founders: Arc<Membership>, nodes: usize, limits: Limits, timing: Timing) -> Self {
         Self {
-            elections: Elections::new(nodes, timing),
+            elections: Elections::new(nodes, timing, 0),
             logs: Logs::new(nodes),
-            commits: Commits::new(nodes),
+            commits: Commits::new(founders),
             durability: Durability::new(nodes),
             order: Order::new(nodes, limits),
+            snapshots: Snapshots::default(),
             history: History::new(nodes),
         }
     }
@@ -242,7 +265,8 @@ impl Checks {
         // what is committed, and what is committed decides what may be applied.
         let elected = self.elections.on_roles(step)?;
         let held = self.commits.held_by(step.node, &self.logs);
-        self.logs.on_persists(step, &self.elections)?;
+        self.snapshots.on_installs(step, &self.logs, &self.commits)?;
+        self.logs.on_persists(step, &self.elections, &self.commits)?;
         self.commits.on_persists(step, held, &self.logs)?;
         self.elections.on_votes(step)?;
         for term in elected {
@@ -250,6 +274,7 @@ impl Checks {
         }
         let committed = self.commits.on_step(step, &self.logs)?;
         self.history.on_committed(committed)?;
+        self.snapshots.on_step(step, &self.commits)?;
         self.durability.on_step(step, &self.logs, &self.elections)?;
         self.order.on_step(step, &self.commits)?;
         self.history.on_step(step)
@@ -269,7 +294,7 @@ impl Checks {
     /// # Errors
     /// If term or vote have gone back.
     pub fn on_start(&mut self, node: NodeId, disk: &Disk, applied: Index) -> Verdict {
-        self.logs.on_start(node, disk);
+        self.logs.on_start(node, disk, &self.commits);
         self.elections.on_start(node);
         self.order.on_start(node, applied);
         self.durability.on_start(node, disk)
@@ -281,6 +306,15 @@ impl Checks {
     /// If term or vote have gone back.
     pub fn on_synced(&mut self, node: NodeId, disk: &Disk) -> Verdict {
         self.durability.on_disk(node, disk)
+    }
+
+    /// A node has written its state machine down.
+    ///
+    /// # Errors
+    /// If that is not what a replay of the committed log gives, or others have.
+    pub fn on_snapshot(&mut self, node: NodeId, snapshot: &Snapshot) -> Verdict {
+        self.snapshots.on_taken(node, snapshot, &self.commits)?;
+        self.history.on_snapshot(node, &snapshot.machine)
     }
 
     /// A state machine has applied something.

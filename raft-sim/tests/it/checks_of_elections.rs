@@ -1,6 +1,7 @@
 //! The checks of votes and leaders notice what they are there for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_core::{
     Append, Boot, CampaignId, Effect, Entries, Observation, Position, RoleKind, Round, Rpc, Verdict as Vote,
@@ -147,7 +148,7 @@ fn a_commit_that_a_later_leader_lacks_is_noticed() {
     let disk_of_1 = rig.disks[0].log()[1].entry.clone();
     let lie = rig.persist(vec![disk_of_1]);
     let Effect::Persist { seq, hard_state, entries } = lie else { return };
-    rig.disks[1].write(raft_sim::disk::Write { seq, hard_state, entries });
+    rig.disks[1].write(raft_sim::disk::Write::Log { seq, hard_state, entries });
     rig.disks[1].start_sync();
     rig.disks[1].finish_sync();
     assert_eq!(fired(rig.commit(1, 2)), Some(Invariant::LeaderCompleteness));
@@ -156,7 +157,7 @@ fn a_commit_that_a_later_leader_lacks_is_noticed() {
 #[test]
 fn a_message_of_a_leader_that_was_never_elected_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    let heartbeat = Rpc::Heartbeat { term: term(1), round: Round::new(1), commit: index(0) };
+    let heartbeat = Rpc::Heartbeat { term: term(1), round: Round::new(1), commit: index(0), promise: Duration::ZERO };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(2, heartbeat)])), Some(Invariant::Provenance));
 }
 

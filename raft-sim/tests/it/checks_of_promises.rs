@@ -1,11 +1,11 @@
 //! The checks of what may leave before the disk has it notice what they are there for.
 
-use raft_core::{Effect, HardState, PeerStatus, Position, Purpose, ReadId, RoleKind, Round, Rpc};
+use raft_core::{Effect, HardState, PeerStatus, Position, ProgressMode, Purpose, ReadId, RoleKind, Round, Rpc};
 use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use std::time::Duration;
 
-use crate::rig::{Rig, apply, ask_vote, blank, fired, grant, index, node, send, term};
+use crate::rig::{Rig, apply, ask_vote, blank, fired, founders, grant, index, node, send, term};
 
 #[test]
 fn a_request_for_votes_before_the_own_vote_is_durable_is_noticed() {
@@ -49,7 +49,7 @@ fn a_leader_whose_own_vote_is_not_durable_is_noticed() {
         rig.sync(voter);
         assert_eq!(rig.step(voter, |_| {}, vec![grant(1, 1)]), Ok(()));
     }
-    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store());
+    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store(), founders());
     let verdict = rig.step(1, |status| status.role = RoleKind::Leader, Vec::new());
     assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
 }
@@ -61,7 +61,13 @@ fn an_acknowledgement_of_entries_that_are_not_durable_is_noticed() {
     rig.take(2, 1, vec![blank(1, 1)]);
     let reply = Rpc::AppendReply { term: term(1), round: Round::new(1), matched: index(1) };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, reply.clone())])), Some(Invariant::DurableBeforeSend));
-    let beat = Rpc::HeartbeatReply { term: term(1), round: Round::new(1), matched: index(1), verified: index(1) };
+    let beat = Rpc::HeartbeatReply {
+        term: term(1),
+        round: Round::new(1),
+        matched: index(1),
+        verified: index(1),
+        granted: Duration::ZERO,
+    };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, beat)])), Some(Invariant::DurableBeforeSend));
     rig.sync(2);
     assert_eq!(rig.step(2, |_| {}, vec![send(1, reply)]), Ok(()));
@@ -134,7 +140,7 @@ fn a_term_that_falls_is_noticed() {
 fn a_term_that_falls_on_a_disk_is_noticed() {
     let mut rig = Rig::new();
     rig.elect(1, 2, 2);
-    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store());
+    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store(), founders());
     assert_eq!(rolled_back.hard_state(), HardState::default());
     assert_eq!(fired(rig.checks.on_start(node(2), &rolled_back, index(0))), Some(Invariant::TermMonotonic));
 }
@@ -169,7 +175,8 @@ fn peer_at_1() -> PeerStatus {
         node: node(2),
         matched: index(1),
         next: index(2),
-        probing: false,
+        mode: ProgressMode::Replicate,
+        is_member: true,
         inflight: 0,
         silent_for: Duration::ZERO,
     }

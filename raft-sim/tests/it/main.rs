@@ -7,6 +7,7 @@ mod checks_of_clients;
 mod checks_of_elections;
 mod checks_of_logs;
 mod checks_of_promises;
+mod checks_of_snapshots;
 mod parts;
 mod rig;
 mod seeds;

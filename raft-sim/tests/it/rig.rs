@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use raft_core::{
-    Boot, CampaignId, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus,
-    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time, Timing,
-    Verdict as Vote, WriteSeq,
+    Boot, CampaignId, ClusterId, Configuration, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus,
+    LogStatus, Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, SnapshotMeta, Status, StoreId,
+    Term, Time, Timing, Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
-use raft_sim::disk::{Disk, Write};
-use raft_sim::machine::Command;
+use raft_sim::disk::{Disk, Snapshot, Write};
+use raft_sim::machine::{Command, Registers};
 use raft_sim::{Invariant, Violation};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a vote is refused after a leader was heard from, with the timing of a LAN.
@@ -73,7 +74,25 @@ pub(crate) fn grant(to: u64, in_term: u64) -> Effect {
 }
 
 pub(crate) fn ask_vote(to: u64, in_term: u64, last: Position) -> Effect {
-    send(to, Rpc::Vote { term: term(in_term), last })
+    send(to, Rpc::Vote { term: term(in_term), last, ordered_in: None })
+}
+
+pub(crate) fn store(id: u64) -> StoreId {
+    StoreId::new(u128::from(id))
+}
+
+/// The three.
+pub(crate) fn founders() -> Arc<Membership> {
+    let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
+    Membership::new(members).expect("because the three differ").into()
+}
+
+/// `machine` written down at `last`, in the configuration of the founders.
+pub(crate) fn snapshot_of(machine: &Registers, last: Position, digest: u64) -> Arc<Snapshot> {
+    let machine = machine.snapshot();
+    let configuration = Configuration { index: Index::ZERO, membership: founders() };
+    let meta = SnapshotMeta { last, configuration, bytes: machine.len() as u64 };
+    Arc::new(Snapshot { meta, digest, machine })
 }
 
 /// The invariant that a verdict found violated.
@@ -84,15 +103,14 @@ pub(crate) fn fired(verdict: Verdict) -> Option<Invariant> {
 impl Rig {
     /// Three nodes that have just started for the first time.
     pub(crate) fn new() -> Self {
-        let store = |id: u64| StoreId::new(u128::from(id));
-        let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
-        let membership = Membership::new(members).expect("because the three differ");
+        let configuration = Configuration { index: Index::ZERO, membership: founders() };
         let status = |id: u64| Status {
             identity: Identity { cluster: ClusterId::new(1), node: node(id), store: store(id), boot: Boot::new(1) },
             role: RoleKind::Follower,
             hard_state: HardState::default(),
             leader: None,
-            membership: membership.clone(),
+            configuration: configuration.clone(),
+            transfer: None,
             log: LogStatus {
                 base: Position::ZERO,
                 last: Position::ZERO,
@@ -106,15 +124,15 @@ impl Rig {
             load: LoadStatus::default(),
         };
         let mut rig = Self {
-            checks: Checks::new(3, Limits::DEFAULT, Timing::LAN),
-            disks: (1..=3).map(|id| Disk::format(node(id), store(id))).collect(),
+            checks: Checks::new(founders(), 3, Limits::DEFAULT, Timing::LAN),
+            disks: (1..=3).map(|id| Disk::format(node(id), store(id), founders())).collect(),
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
             written: 0,
             campaigns: 0,
         };
         for id in 1..=3 {
-            let configured = Effect::Configured { membership: membership.clone() };
+            let configured = Effect::Configured { configuration: configuration.clone() };
             assert_eq!(rig.step(id, |_| {}, vec![configured]), Ok(()));
         }
         rig
@@ -128,7 +146,7 @@ impl Rig {
     /// against it, its writes go to the disk, unsynced.
     pub(crate) fn step(&mut self, id: u64, change: impl FnOnce(&mut Status), effects: Vec<Effect>) -> Verdict {
         // Whoever leads is answered, unless a test says otherwise.
-        self.step_with(id, Inbox { heard: u16::MAX, ..Inbox::default() }, change, effects)
+        self.step_with(id, Inbox { heard: u32::MAX, ..Inbox::default() }, change, effects)
     }
 
     pub(crate) fn step_with(
@@ -151,6 +169,7 @@ impl Rig {
         self.checks.on_step(&Step {
             node: node(id),
             now: self.now,
+            clock: self.now,
             inbox,
             effects: &effects,
             before: &before,
@@ -160,7 +179,7 @@ impl Rig {
         self.statuses[place] = after;
         for effect in effects {
             if let Effect::Persist { seq, hard_state, entries } = effect {
-                self.disks[place].write(Write { seq, hard_state, entries });
+                self.disks[place].write(Write::Log { seq, hard_state, entries });
             }
         }
         Ok(())
@@ -189,7 +208,7 @@ impl Rig {
             self.disks[place].finish_sync();
         }
         assert_eq!(self.checks.on_synced(node(id), &self.disks[place]), Ok(()));
-        let end = Index::new(self.disks[place].log().len() as u64);
+        let end = self.disks[place].last().index;
         assert_eq!(self.step(id, |status| status.log.durable = end, Vec::new()), Ok(()));
     }
 
