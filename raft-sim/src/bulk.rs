@@ -49,7 +49,7 @@ impl World {
 
     fn write_down(&mut self, id: NodeId, meta: &SnapshotMeta) -> Verdict {
         let (now, life) = (self.schedule.now(), self.nodes[slot(id)].life);
-        let machine = self.nodes[slot(id)].machine.snapshot();
+        let machine = self.nodes[slot(id)].machine.image();
         let meta = SnapshotMeta { bytes: machine.len() as u64, ..meta.clone() };
         let Some(digest) = self.checks.commits.digest_at(meta.last.index) else {
             ensure!(false, SnapshotFidelity, "{id} takes a snapshot of {}, which is not committed", meta.last);

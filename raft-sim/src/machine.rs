@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use raft_core::{Index, Position, RequestId, StateMachine};
+use raft_core::{Index, Position, RequestId, RestoreError, StateMachine};
 
 use crate::digest::{mix, of_position};
 
@@ -111,7 +111,7 @@ impl Registers {
     }
 
     /// The whole machine as bytes: equal machines, equal bytes.
-    pub fn snapshot(&self) -> Bytes {
+    pub fn image(&self) -> Bytes {
         let length = self.values.values().map(|value| 6 + 8 * value.len()).sum::<usize>();
         let mut bytes = BytesMut::with_capacity(16 + length);
         bytes.put_u64_le(self.applied.as_u64());
@@ -124,8 +124,8 @@ impl Registers {
         bytes.freeze()
     }
 
-    /// The machine that [`Registers::snapshot`] wrote; `None` if these are not its bytes.
-    pub fn restore(bytes: &Bytes) -> Option<Self> {
+    /// The machine that [`Registers::image`] wrote; `None` if these are not its bytes.
+    pub fn of_image(bytes: &Bytes) -> Option<Self> {
         let mut rest = bytes.as_ref();
         let (applied, fingerprint) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
         let mut values = BTreeMap::new();
@@ -174,5 +174,14 @@ impl StateMachine for Registers {
             }
         };
         Bytes::copy_from_slice(&answer.to_le_bytes())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        self.image()
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        *self = Self::of_image(snapshot).ok_or_else(|| RestoreError { reason: "these are no registers".to_owned() })?;
+        Ok(())
     }
 }

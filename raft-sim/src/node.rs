@@ -160,7 +160,7 @@ impl Node {
 }
 
 fn restored(snapshot: &Snapshot) -> Registers {
-    Registers::restore(&snapshot.machine).expect("because nothing harms bytes here")
+    Registers::of_image(&snapshot.machine).expect("because nothing harms bytes here")
 }
 
 /// What a process is started with.

@@ -338,7 +338,7 @@ impl History {
 
     /// I17: a snapshot holds in each register what a replay has there at its index.
     pub(super) fn on_snapshot(&self, node: NodeId, bytes: &Bytes) -> Verdict {
-        let Some(machine) = Registers::restore(bytes) else {
+        let Some(machine) = Registers::of_image(bytes) else {
             ensure!(false, SnapshotFidelity, "{node} wrote a snapshot that nobody can read");
             return Ok(());
         };

@@ -138,11 +138,11 @@ fn a_machine_comes_back_from_its_snapshot_as_it_was() {
     for (nth, key) in [(1, 7), (2, 7), (3, 8)] {
         machine.execute(at(nth, 1), Command::Append { key, attempt: RequestId::new(nth) });
     }
-    let bytes = machine.snapshot();
-    assert_eq!(Registers::restore(&bytes), Some(machine.clone()));
-    assert_eq!(Registers::restore(&bytes.slice(..bytes.len() - 1)), None);
+    let bytes = machine.image();
+    assert_eq!(Registers::of_image(&bytes), Some(machine.clone()));
+    assert_eq!(Registers::of_image(&bytes.slice(..bytes.len() - 1)), None);
     machine.skip(at(4, 1));
-    assert_ne!(machine.snapshot(), bytes);
+    assert_ne!(machine.image(), bytes);
 }
 
 /// A crash while a snapshot replaces the log 1@1 2@1 3@1, and 11@3 comes after it.

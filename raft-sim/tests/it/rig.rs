@@ -89,7 +89,7 @@ pub(crate) fn founders() -> Arc<Membership> {
 
 /// `machine` written down at `last`, in the configuration of the founders.
 pub(crate) fn snapshot_of(machine: &Registers, last: Position, digest: u64) -> Arc<Snapshot> {
-    let machine = machine.snapshot();
+    let machine = machine.image();
     let configuration = Configuration { index: Index::ZERO, membership: founders() };
     let meta = SnapshotMeta { last, configuration, bytes: machine.len() as u64 };
     Arc::new(Snapshot { meta, digest, machine })
@@ -118,6 +118,9 @@ impl Rig {
                 commit: Index::ZERO,
                 applied: Index::ZERO,
                 committed_in_term: false,
+                bytes: 0,
+                snapshot: Position::ZERO,
+                snapshot_bytes: 0,
                 cached_bytes: 0,
             },
             peers: Vec::new(),

@@ -148,7 +148,14 @@ fn options(me: Peer) -> transport::Options {
     let credentials = Credentials::from_pem(authority.cert_pem(), &issued.cert_pem, &issued.key_pem)
         .expect("because they were issued together");
     let listen = "127.0.0.1:0".parse().expect("because it is an address");
-    transport::Options { listen, advertise: None, me, cluster: CLUSTER, credentials, limits: transport::Limits::DEFAULT }
+    transport::Options {
+        listen,
+        advertise: None,
+        me,
+        cluster: CLUSTER,
+        credentials,
+        limits: transport::Limits::DEFAULT,
+    }
 }
 
 fn hear(events: &mpsc::Sender<Input<Machine>>, rpc: Rpc) {
