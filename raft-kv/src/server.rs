@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use raft_tokio::core::{Change, Configuration, Index, Member, NodeId, Status, Storage, Timing};
+use raft_tokio::core::{Change, ChangeError, Configuration, Index, Member, NodeId, Status, Storage, Timing};
 use raft_tokio::storage::StorageError;
 use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{AdminError, Changed, Node, ProposeError, Proposed, ReadError, StartError};
@@ -200,6 +200,10 @@ fn declined(error: AdminError) -> Refusal {
         AdminError::NotLeader { leader } => Refusal::NotLeader { leader },
         AdminError::Busy(_) => Refusal::Busy,
         AdminError::Unknown { leader } => Refusal::Unknown { leader },
+        // All that it takes is a moment: the client tries again.
+        AdminError::NotChanged(ChangeError::TooEarly | ChangeError::Unfinished | ChangeError::Transferring) => {
+            Refusal::Busy
+        }
         AdminError::NotChanged(error) => Refusal::Declined { reason: error.to_string() },
         AdminError::NotTransferred(error) => Refusal::Declined { reason: error.to_string() },
         AdminError::SnapshotFailed => Refusal::Declined { reason: AdminError::SnapshotFailed.to_string() },
