@@ -6,7 +6,7 @@ use raft_core::{Effect, Event, Membership, RoleKind, Rpc};
 use crate::members::{add_voter, change, changed, demote, done, promote, remove, setting, timeout_now, transfer};
 use crate::rig::{
     Lone, Start, append, append_reply, apply, at, commit_notice, configured, entries, entries_of, heartbeat_reply,
-    index, membership, persist, persist_vote, read_ready, rejected, reply, send, vote_reply,
+    index, membership, persist, persist_vote, proposal, read_ready, rejected, reply, send, vote_reply,
 };
 
 const FIVE: [u64; 5] = [1, 2, 3, 4, 5];
@@ -99,8 +99,11 @@ fn rule_m2_while_joint_both_majorities_confirm_reads() {
     let mut server = shrinking();
     server.read(8);
     server.receive(4, heartbeat_reply(1, 3, 1, 1));
-    assert_eq!(server.receive(5, heartbeat_reply(1, 3, 1, 1)), []);
+    assert_eq!(server.receive(5, heartbeat_reply(1, 3, 1, 1)), [], "three of five, and one of three");
     assert_eq!(server.receive(2, heartbeat_reply(1, 3, 1, 1)), [reply(8, read_ready(1))]);
+    server.read(9);
+    assert_eq!(server.receive(2, heartbeat_reply(1, 4, 1, 1)), [], "two of three, and two of five");
+    assert_eq!(server.receive(5, heartbeat_reply(1, 4, 1, 1)), [reply(9, read_ready(1))]);
 }
 
 #[test]
@@ -119,6 +122,31 @@ fn rule_v1_while_joint_a_leader_that_only_one_half_answers_steps_down() {
         }
     }
     assert_eq!(server.role(), (1, RoleKind::Follower));
+}
+
+#[test]
+fn regress_t065_what_waits_for_the_outgoing_half_is_committed_when_that_is_left() {
+    let mut server = shrinking();
+    server.propose(8);
+    server.persisted(4);
+    server.receive(2, append_reply(1, 3, 3));
+    let effects = server.receive(4, append_reply(1, 2, 2));
+    assert_eq!(server.status().configuration.index, index(4));
+    let both = entries([setting(2, 1, &joint()), proposal(3, 1, 8)]);
+    assert_eq!(effects.last(), Some(&apply(both, &[(3, 8)])), "3@1 is on two of three, in the same step");
+}
+
+#[test]
+fn rule_m3_a_new_leader_that_knows_the_joint_configuration_to_be_committed_commits_in_its_term_first() {
+    // Its durable machine has applied 1@1.
+    let start = Start { applied: 1, ..Start::new(1, &FIVE).log(&[1]).change(1, joint()) };
+    let mut server = start.leader();
+    assert_eq!((server.status().log.commit, server.status().configuration.index), (index(1), index(1)));
+    server.persisted(2);
+    server.receive(2, append_reply(2, 1, 2));
+    assert_eq!(server.status().configuration.index, index(1));
+    server.receive(4, append_reply(2, 1, 2));
+    assert_eq!(server.status().configuration.index, index(3));
 }
 
 /// How many entries of the log set a configuration, as far as they were ever written.

@@ -3,7 +3,7 @@
 use raft_core::{Effect, Event, RoleKind, Rpc};
 
 use crate::members::{add_voter, adding, change, changed, done, promote};
-use crate::rig::{Lone, Start, append_reply, configured, heartbeat_reply, membership, node, propose, received};
+use crate::rig::{Lone, Start, append_reply, configured, heartbeat_reply, index, membership, node, propose, received};
 
 /// A leader of {1 2 3} that takes in 4, to be a voter when it has caught up. 2@1 is committed.
 fn growing() -> Lone {
@@ -70,6 +70,27 @@ fn regress_t080_a_learner_that_is_silent_is_not_promoted() {
         }
     }
     assert!(!is_voter(&server, 4));
+}
+
+#[test]
+fn regress_t080_a_learner_that_had_caught_up_and_fell_silent_is_not_promoted() {
+    // Two short rounds while 2@1 is not committed, then nothing more.
+    let mut server = Start::first_of_three().settled_leader();
+    server.step(change(7, 0, &[add_voter(4)]));
+    server.receive(4, append_reply(1, 2, 2));
+    server.receive(4, heartbeat_reply(1, 2, 2, 2));
+    server.wait(100);
+    server.step(Event::Tick);
+    server.receive(2, heartbeat_reply(1, 3, 1, 1));
+    server.wait(60);
+    server.persisted(3);
+    server.receive(2, append_reply(1, 3, 2));
+    assert_eq!(server.status().log.commit, index(2));
+    assert!(!is_voter(&server, 4), "160 ms of silence");
+    server.receive(4, heartbeat_reply(1, 3, 2, 2));
+    assert!(!is_voter(&server, 4), "that round was long");
+    (0..2).for_each(|_| drop(server.receive(4, heartbeat_reply(1, 3, 2, 2))));
+    assert!(is_voter(&server, 4));
 }
 
 #[test]

@@ -112,6 +112,21 @@ fn rule_d9_a_disk_that_is_only_slower_than_others_leads_on() {
 }
 
 #[test]
+fn rule_d9_a_stall_is_found_out_while_the_others_go_on_committing() {
+    let mut server = lagging();
+    for last in 3..12_u64 {
+        go_on(&mut server, 100);
+        server.propose(last + 10);
+        for peer in [2, 3] {
+            server.receive(peer, append_reply(1, 1, last));
+        }
+        assert_eq!((server.role(), server.status().log.commit), ((1, RoleKind::Leader), index(last)));
+    }
+    go_on(&mut server, 100);
+    assert_eq!(server.role(), (1, RoleKind::Follower), "2@1 has waited for a second, whatever came after it");
+}
+
+#[test]
 fn rule_d9_a_hung_write_with_nothing_committed_is_given_ten_times_as_long() {
     let mut server = Start::first_of_three().settled_leader();
     server.propose(7);
