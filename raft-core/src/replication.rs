@@ -234,6 +234,8 @@ pub(crate) fn on_heartbeat_reply(
     }
     // T3 – the promise runs from the arrival of the heartbeat; for us, from before it left.
     let sent_at = leader.rounds.sent_at(round);
+    // More than was asked for cannot have been meant.
+    let granted = granted.min(state.config.timing().election_timeout_min);
     let promised = state.config.leases().zip(sent_at).map(|(leases, sent_at)| sent_at.after(leases.reliable(granted)));
     if let Some(progress) = answered(state, leader, from, round) {
         progress.on_matched(matched, now);

@@ -435,7 +435,10 @@ fn resign(state: &mut State, former: Leader, leader: Option<NodeId>) {
         }
     }
     if let Some(request) = former.transfer.and_then(|transfer| transfer.request) {
-        state.outbox.reply(request, Outcome::Transferred { leader });
+        // If nobody was told to take over, leadership was lost for another reason.
+        let is_handed_over = former.has_ordered;
+        let outcome = if is_handed_over { Outcome::Transferred { leader } } else { Outcome::NotLeader { leader } };
+        state.outbox.reply(request, outcome);
     }
     if let Some(change) = former.change {
         state.outbox.reply(change.request, Outcome::Unknown { leader });

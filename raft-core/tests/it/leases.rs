@@ -388,6 +388,14 @@ fn membership_of_one() -> raft_core::Membership {
 }
 
 #[test]
+fn rule_t3_no_more_is_believed_than_was_asked_for() {
+    let mut server = asked();
+    server.receive(2, granting(1, 2, 1, 100_000));
+    server.wait(150);
+    assert!(!is_read_by_lease(&mut server, 7), "150 ms were asked for");
+}
+
+#[test]
 fn rule_t6_the_promise_is_not_lost_in_a_batch() {
     let mut server = promised();
     let effects = server.batch([
