@@ -206,7 +206,7 @@ mod tests {
         let store = StoreId::new(1);
         Durable {
             identity: Identity { cluster: ClusterId::new(7), node: node(1), store, boot: Boot::new(3) },
-            hard_state: HardState { term: Term::new(5), voted_for: None },
+            hard_state: HardState { term: Term::new(5), voted_for: None, floor: None },
             base: Position::ZERO,
             snapshot: None,
             membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),

@@ -29,7 +29,7 @@ pub enum Effect {
         /// Names the write; they rise by one.
         seq: WriteSeq,
         /// The new term and vote, if they changed.
-        hard_state: Option<HardState>,
+        hard_state: Option<Box<HardState>>,
         /// Entries to append. They replace whatever the log holds from the first one's index on.
         entries: Entries,
     },
@@ -228,6 +228,16 @@ pub enum Observation {
         /// How it is supplied now.
         mode: ProgressMode,
     },
+    /// As leader: a peer has lost entries that it had acknowledged. Its disk, or whoever restored
+    /// it from a copy, is at fault; it is supplied again, and elects nobody before it has them.
+    Regressed {
+        /// The peer.
+        node: NodeId,
+        /// What it had acknowledged.
+        from: Index,
+        /// What it can still have.
+        to: Index,
+    },
     /// Leadership is being handed over.
     Transferring {
         /// To whom.
@@ -286,6 +296,7 @@ impl fmt::Display for Observation {
             Self::Committed { position } => write!(f, "@{} committed {position}", position.term),
             Self::Configured(Configuration { index, membership }) => write!(f, " configuration {index}: {membership}"),
             Self::Progress { node, mode } => write!(f, " supplies {node} by {mode}"),
+            Self::Regressed { node, from, to } => write!(f, " {node} had acknowledged {from}, and has at most {to}"),
             Self::Transferring { to } => write!(f, " hands over to {to}"),
             Self::Stalled { index } => write!(f, " stalled: {index} is committed and not durable here"),
         }

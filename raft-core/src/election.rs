@@ -4,7 +4,7 @@ use crate::majority;
 use crate::message::{CampaignId, Rpc, Verdict};
 use crate::quorum::Tally;
 use crate::role::{Candidate, Follower, Leader, Next, PreCandidate, Role};
-use crate::state::{State, Storage};
+use crate::state::State;
 use crate::succession;
 use crate::types::{NodeId, Peer, Position, Term, Time};
 
@@ -34,7 +34,7 @@ pub(crate) fn on_pre_vote(
 ) {
     let is_behind = term > state.term() && last < state.log.last();
     state.clock.is_needed |= is_behind;
-    let verdict = if state.storage == Storage::Failed || term <= state.term() || is_behind {
+    let verdict = if !state.can_elect() || term <= state.term() || is_behind {
         Verdict::Refused
     } else if is_leader_alive(state, role) {
         Verdict::LeaderAlive
@@ -61,7 +61,7 @@ pub(crate) fn on_vote(state: &mut State, role: &mut Role, from: NodeId, last: Po
     let unpledged = state.hard_state.voted_for.is_none() && !is_leader_alive(state, role);
     let is_behind = last < state.log.last();
     state.clock.is_needed |= is_behind;
-    if state.storage == Storage::Failed || !free || !(pledged || unpledged) || is_behind {
+    if !state.can_elect() || !free || !(pledged || unpledged) || is_behind {
         state.outbox.send(from, Rpc::VoteReply { term: state.hard_state.term, verdict: Verdict::Refused });
         return Next::Stay;
     }
@@ -166,7 +166,7 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) -> Next {
             Tally::Won | Tally::Lost | Tally::Open => Next::Stay,
         },
         Role::Candidate(candidate) => {
-            let is_able = state.outbox.is_hard_state_durable() && state.storage != Storage::Failed;
+            let is_able = state.outbox.is_hard_state_durable() && state.can_elect();
             if candidate.election_at.is_none() && is_able {
                 candidate.ballots.note(state.membership(), state.identity.peer(), Verdict::Granted);
                 let timeout = state.draw_election_timeout();

@@ -282,6 +282,13 @@ pub enum Rpc {
         /// How far it has got.
         fate: SnapshotFate,
     },
+    /// "You had acknowledged more": the peer has lost entries, and has to know it (contract R1).
+    Regressed {
+        /// The leader's term.
+        term: Term,
+        /// What it had acknowledged.
+        acknowledged: Position,
+    },
     /// A follower asks up to where its state machine must be for a read to be current.
     ReadIndex {
         /// The follower's term.
@@ -399,6 +406,7 @@ impl Rpc {
             | Self::TimeoutNow { term }
             | Self::Resigned { term }
             | Self::SnapshotStatus { term, .. }
+            | Self::Regressed { term, .. }
             | Self::ReadIndex { term, .. }
             | Self::ReadIndexReply { term, .. } => *term,
         }
@@ -422,6 +430,7 @@ impl Rpc {
             | Self::Resigned { .. }
             | Self::InstallSnapshot(_)
             | Self::SnapshotStatus { .. }
+            | Self::Regressed { .. }
             | Self::ReadIndex { .. }
             | Self::ReadIndexReply { .. } => Class::Urgent,
         }
@@ -462,6 +471,7 @@ impl fmt::Display for Rpc {
             Self::TermOver { term } => write!(f, "TermOver @{term}"),
             Self::TimeoutNow { term } => write!(f, "TimeoutNow @{term}"),
             Self::Resigned { term } => write!(f, "Resigned @{term}"),
+            Self::Regressed { term, acknowledged } => write!(f, "Regressed @{term} acknowledged={acknowledged}"),
             Self::InstallSnapshot(offer) => {
                 let SnapshotOffer { term, round, meta, source } = &**offer;
                 write!(f, "InstallSnapshot @{term} last={} from={source} round={round}", meta.last)

@@ -14,6 +14,7 @@
 //! Each write has a number of its own, so a late completion of an overwritten entry cannot be
 //! taken for the completion of its successor at the same index (the ABA race, T103).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -209,7 +210,7 @@ impl Outbox {
             if hard_state_changed {
                 self.hard_state_written = self.written;
             }
-            let hard_state = hard_state_changed.then_some(hard_state);
+            let hard_state = hard_state_changed.then(|| Box::new(hard_state));
             self.effects.push(Effect::Persist { seq: self.written, hard_state, entries });
         }
         let stamp = self.written;

@@ -22,13 +22,15 @@ use crate::types::{Index, ReadId, Round, StoreId, Time};
 
 /// What a leader believes of one peer.
 ///
-/// Invariants: `matched < next`; in `Probe` at most one append is under way; `matched`,
-/// `confirmed` and `anchor` never fall.
+/// Invariants: `matched < next`; in `Probe` at most one append is under way; `confirmed` and
+/// `anchor` never fall, nor does `matched` but for a regression.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// The store that it is a member with; only from there its answers count (contract V9).
     store: StoreId,
     matched: Index,
+    /// The newest round in which it has said so.
+    matched_in: Round,
     next: Index,
     mode: Mode,
     /// The mode that was last told to the world.
@@ -128,12 +130,24 @@ impl Window {
     }
 }
 
+/// What a rejection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// It is the answer to something that is over.
+    Stale,
+    /// The logs agree less far than was hoped.
+    News,
+    /// The peer had acknowledged `from`, and has at most `to`.
+    Regression { from: Index, to: Index },
+}
+
 impl Progress {
     /// A peer of which nothing is known, when the leader's log ends before `next`.
     pub(crate) fn new(store: StoreId, next: Index, now: Time) -> Self {
         Self {
             store,
             matched: Index::ZERO,
+            matched_in: Round::ZERO,
             next,
             mode: Mode::Probe(Probe::Ready),
             observed: ProgressMode::Probe,
@@ -320,7 +334,10 @@ impl Progress {
     }
 
     /// The peer holds the leader's log, durably, up to `matched`.
-    pub(crate) fn on_matched(&mut self, matched: Index, now: Time) {
+    pub(crate) fn on_matched(&mut self, matched: Index, round: Round, now: Time) {
+        if matched >= self.matched {
+            self.matched_in = self.matched_in.max(round);
+        }
         self.matched = self.matched.max(matched);
         self.on_arrived(matched, now);
         match &mut self.mode {
@@ -358,9 +375,18 @@ impl Progress {
         }
     }
 
-    /// The peer does not hold `prev`; the logs may agree up to `candidate`. Returns whether the
-    /// rejection was news.
-    pub(crate) fn on_rejected(&mut self, prev: Index, candidate: Index) -> bool {
+    /// The peer does not hold `prev`; the logs may agree up to `candidate`.
+    ///
+    /// R1 – if it had acknowledged `prev`, and denies it in a later round, it has lost entries: no
+    /// correct disk forgets what it has acknowledged.
+    pub(crate) fn on_rejected(&mut self, round: Round, prev: Index, candidate: Index) -> Denied {
+        // Nobody can deny the beginning of all logs.
+        if prev > Index::ZERO && prev <= self.matched && round > self.matched_in {
+            let (from, to) = (self.matched, candidate.min(prev.prev()));
+            self.matched = to;
+            self.probe_from(to.next());
+            return Denied::Regression { from, to };
+        }
         let news = match &self.mode {
             // T44: a late answer to an earlier append must not pull `next` back.
             Mode::Probe(_) => prev == self.next.prev() && prev > self.matched,
@@ -369,8 +395,9 @@ impl Progress {
         };
         if news {
             self.probe_from(candidate.max(self.matched).min(prev.prev()).next());
+            return Denied::News;
         }
-        news
+        Denied::Stale
     }
 
     /// What was under way is lost.

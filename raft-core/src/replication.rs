@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::effect::{Busy, Effect, Observation, Outcome, Purpose};
 use crate::entry::{Entries, Entry, Payload};
 use crate::message::{Append, LogReadOutcome, Rejection, Rpc, SnapshotOffer};
-use crate::progress::Progress;
+use crate::progress::{Denied, Progress};
 use crate::role::{Follower, Leader};
 use crate::state::{State, Storage};
 use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round};
@@ -199,7 +199,7 @@ pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer
         return;
     }
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched, state.now());
+        progress.on_matched(matched, round, state.now());
         progress.on_chased(state.log.last().index, state.now(), state.patience());
     }
 }
@@ -209,10 +209,17 @@ pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer
 pub(crate) fn on_append_rejected(state: &mut State, leader: &mut Leader, from: Peer, rejection: &Rejection) {
     let Rejection { round, prev, hint, commit, .. } = *rejection;
     let candidate = state.log.newest_not_above(hint).index.max(commit.min(prev.prev()));
-    if let Some(progress) = answered(state, leader, from, round) {
-        let news = progress.on_rejected(prev, candidate);
-        if !news {
-            state.counters.drops.count(|drops| &mut drops.stale);
+    let Some(progress) = answered(state, leader, from, round) else { return };
+    match progress.on_rejected(round, prev, candidate) {
+        Denied::News => {}
+        Denied::Stale => state.counters.drops.count(|drops| &mut drops.stale),
+        Denied::Regression { from: lost, to } => {
+            let node = from.node;
+            state.outbox.observe(Observation::Regressed { node, from: lost, to });
+            // What a snapshot covers by now is of a term that is no later than its last one.
+            let term = state.log.term_at(lost).unwrap_or(state.log.base().term);
+            let acknowledged = Position::new(lost, term);
+            state.outbox.send(node, Rpc::Regressed { term: state.hard_state.term, acknowledged });
         }
     }
 }
@@ -238,7 +245,7 @@ pub(crate) fn on_heartbeat_reply(
     let granted = granted.min(state.config.timing().election_timeout_min);
     let promised = state.config.leases().zip(sent_at).map(|(leases, sent_at)| sent_at.after(leases.reliable(granted)));
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched, now);
+        progress.on_matched(matched, round, now);
         progress.on_chased(state.log.last().index, now, patience);
         progress.on_heartbeat_reply(verified, now, patience);
         promised.into_iter().for_each(|until| progress.on_promised(until));

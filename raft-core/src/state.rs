@@ -227,10 +227,38 @@ impl State {
         !self.configurations.any(others)
     }
 
-    /// Whether this node can start an election: it may lead, and what it promised before is
-    /// durable (contract D7: a disk slower than the timeout would raise the term for ever).
+    /// Whether this node can start an election: it may lead, has all that it ever vouched for, and
+    /// what it promised before is durable (contract D7: a disk slower than the timeout would raise
+    /// the term for ever).
     pub(crate) fn can_campaign(&self) -> bool {
-        self.storage != Storage::Failed && self.may_lead() && self.outbox.is_hard_state_durable()
+        self.can_elect() && self.may_lead() && self.outbox.is_hard_state_durable()
+    }
+
+    /// Whether this node may help anybody to power.
+    pub(crate) fn can_elect(&self) -> bool {
+        self.storage != Storage::Failed && self.hard_state.floor.is_none_or(|floor| self.durable_last() >= floor)
+    }
+
+    /// The last entry on stable storage.
+    fn durable_last(&self) -> Position {
+        let index = self.durable();
+        self.log.term_at(index).map_or(Position::ZERO, |term| Position::new(index, term))
+    }
+
+    /// Entries up to `acknowledged` have been lost here; until they are back, D11 holds.
+    pub(crate) fn raise_floor(&mut self, acknowledged: Position) {
+        if self.durable_last() < acknowledged && self.hard_state.floor < Some(acknowledged) {
+            self.hard_state.floor = Some(acknowledged);
+            self.outbox.stage_hard_state();
+        }
+    }
+
+    /// Whether they are back: then nothing has to be remembered any more.
+    pub(crate) fn settle_floor(&mut self) {
+        if self.hard_state.floor.is_some_and(|floor| self.durable_last() >= floor) {
+            self.hard_state.floor = None;
+            self.outbox.stage_hard_state();
+        }
     }
 
     /// Whether it does so without being told to (contract V7).
@@ -265,7 +293,7 @@ impl State {
     /// Moves to a newer term, without a vote in it.
     pub(crate) fn adopt_term(&mut self, term: Term) {
         assert!(term > self.term(), "term {term} does not follow {}", self.term());
-        self.hard_state = HardState { term, voted_for: None };
+        self.hard_state = HardState { term, voted_for: None, floor: self.hard_state.floor };
         self.outbox.stage_hard_state();
         self.outbox.on_new_term(term);
     }

@@ -115,9 +115,11 @@ fn gate(state: &mut State, role: &mut Role, from: Peer, rpc: &Rpc) -> Gate {
             state.outbox.send(from.node, Rpc::VoteReply { term: own, verdict: Verdict::Refused });
             Gate::Stop
         }
-        Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } | Rpc::InstallSnapshot(_) => {
-            gate_leader(state, role, from.node, term)
-        }
+        Rpc::Append(_)
+        | Rpc::Heartbeat { .. }
+        | Rpc::CommitNotice { .. }
+        | Rpc::InstallSnapshot(_)
+        | Rpc::Regressed { .. } => gate_leader(state, role, from.node, term),
         Rpc::Vote { .. }
         | Rpc::PreVoteReply { .. }
         | Rpc::VoteReply { .. }
@@ -354,6 +356,11 @@ fn route_rpc(state: &mut State, role: &mut Role, from: Peer, rpc: Rpc) -> Next {
         (Role::Leader(leader), Rpc::SnapshotStatus { last, fate, .. }) => {
             snapshot::on_status(state, leader, from, last, fate);
         }
+        // The leader knows of more than this node has.
+        (Role::Follower(follower), Rpc::Regressed { acknowledged, .. }) => {
+            replication::on_leader_contact(state, follower);
+            state.raise_floor(acknowledged);
+        }
         // The leader hands over to this node.
         (Role::Follower(follower), Rpc::TimeoutNow { .. }) => {
             return transfer::on_timeout_now(state, follower, from.node);
@@ -390,6 +397,7 @@ fn route_rpc(state: &mut State, role: &mut Role, from: Peer, rpc: Rpc) -> Next {
             | Rpc::Heartbeat { .. }
             | Rpc::CommitNotice { .. }
             | Rpc::InstallSnapshot(_)
+            | Rpc::Regressed { .. }
             | Rpc::TimeoutNow { .. }
             | Rpc::Resigned { .. }
             | Rpc::ReadIndexReply { .. },
@@ -430,6 +438,7 @@ pub(crate) fn settle(state: &mut State, role: &mut Role) {
         Role::Follower(follower) => read::settle_follower(state, follower),
         Role::PreCandidate(_) | Role::Candidate(_) => {}
     }
+    state.settle_floor();
     state.outbox.persist(state.hard_state, &state.log, state.clock.now);
     if let Role::Leader(leader) = role {
         snapshot::watch(state, leader);

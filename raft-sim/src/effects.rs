@@ -79,6 +79,7 @@ impl World {
         match effect {
             Effect::Send { to, rpc } => self.send(id, to, rpc),
             Effect::Persist { seq, hard_state, entries } => {
+                let hard_state = hard_state.map(|hard_state| *hard_state);
                 self.disks[slot(id)].write(Write::Log { seq, hard_state, entries });
                 self.sync(id);
             }

@@ -257,7 +257,11 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
         }
         match event {
             Event::Received { from, rpc } => match rpc {
-                Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } | Rpc::InstallSnapshot(_) => {
+                Rpc::Append(_)
+                | Rpc::Heartbeat { .. }
+                | Rpc::CommitNotice { .. }
+                | Rpc::InstallSnapshot(_)
+                | Rpc::Regressed { .. } => {
                     inbox.appends |= matches!(rpc, Rpc::Append(_));
                     // A voice from an earlier life may have been ignored (contract V9).
                     if from.boot == disks[slot(from.node)].boot() {

@@ -164,7 +164,7 @@ impl Trace {
                 self.record(now, &words, || format!("{speaker} → {to} {rpc}"));
             }
             Effect::Persist { seq, hard_state, entries } => {
-                let (term, vote) = hard_state.map_or((0, 0), |hard_state| {
+                let (term, vote) = hard_state.as_ref().map_or((0, 0), |hard_state| {
                     (hard_state.term.as_u64(), hard_state.voted_for.map_or(0, NodeId::as_u64))
                 });
                 let words = [22, node, seq.as_u64(), term, vote, digest_of_entries(entries)];
@@ -317,6 +317,7 @@ fn digest_of_rpc(rpc: &Rpc) -> u64 {
             };
             fold(&[15, of_position(*last), fate])
         }
+        Rpc::Regressed { acknowledged, .. } => fold(&[18, of_position(*acknowledged)]),
         Rpc::ReadIndex { id, mode, .. } => {
             fold(&[16, id.boot.as_u64(), id.number, u64::from(*mode == ReadMode::Lease)])
         }

@@ -90,7 +90,7 @@ impl Executors {
             | Observation::Leader { .. }
             | Observation::Configured(_)
             | Observation::Transferring { .. } => tracing::info!("{}{observation}", self.me),
-            Observation::Stalled { .. } => tracing::warn!("{}{observation}", self.me),
+            Observation::Stalled { .. } | Observation::Regressed { .. } => tracing::warn!("{}{observation}", self.me),
             Observation::Progress { .. } => tracing::debug!("{}{observation}", self.me),
             Observation::Accepted { .. } | Observation::Committed { .. } => {
                 tracing::trace!("{}{observation}", self.me);

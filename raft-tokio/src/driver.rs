@@ -258,7 +258,9 @@ impl<M: StateMachine> Driver<M> {
                 None
             }
             Effect::Send { to, rpc } => self.executors.send(to, rpc),
-            Effect::Persist { seq, hard_state, entries } => self.executors.persist(seq, hard_state, entries),
+            Effect::Persist { seq, hard_state, entries } => {
+                self.executors.persist(seq, hard_state.map(|hard_state| *hard_state), entries)
+            }
             Effect::ReadLog { id, purpose: _, from, through, max_bytes } => {
                 self.executors.read_log(id, from, through, max_bytes)
             }
@@ -282,7 +284,7 @@ impl<M: StateMachine> Driver<M> {
     fn install(&mut self, seq: WriteSeq, meta: Arc<SnapshotMeta>) -> Option<Event> {
         let index = meta.last.index;
         let restored = match self.arrived.take() {
-            Some((arrived, data)) if arrived == *meta => self.machine.restore(&data),
+            Some((arrived, data)) if arrived.last == meta.last => self.machine.restore(&data),
             Some(_) | None => Err(RestoreError { reason: format!("the bytes of snapshot {} are gone", meta.last) }),
         };
         match restored {

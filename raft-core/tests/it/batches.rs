@@ -397,6 +397,7 @@ impl Executed {
             | Rpc::HeartbeatReply { .. }
             | Rpc::InstallSnapshot(_)
             | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
             | Rpc::ReadIndex { .. }
             | Rpc::ReadIndexReply { .. }
             | Rpc::CommitNotice { .. }

@@ -117,7 +117,7 @@ impl Cluster {
                 match effect {
                     Effect::Send { to, rpc } => self.mail.push_back(Mail { from, to, rpc }),
                     Effect::Persist { seq, hard_state, entries } => {
-                        server.disk.waiting.push_back((seq, hard_state, entries));
+                        server.disk.waiting.push_back((seq, hard_state.map(|state| *state), entries));
                     }
                     Effect::Apply { entries, tokens } => {
                         for entry in entries.iter() {
@@ -273,6 +273,13 @@ impl Cluster {
     }
 
     /// Ends a life: what the disk has not finished is lost. The next one begins at once.
+    /// Restarts a server whose disk has lost all entries but the first `kept`, acknowledged or not.
+    pub(crate) fn roll_back(&mut self, id: u64, kept: usize) {
+        let server = self.servers.get_mut(&node(id)).expect("the server runs");
+        server.disk.log.truncate(kept);
+        self.restart(id);
+    }
+
     pub(crate) fn restart(&mut self, id: u64) {
         let server = self.servers.get_mut(&node(id)).expect("the server runs");
         server.disk.waiting.clear();

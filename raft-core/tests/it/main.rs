@@ -24,6 +24,7 @@ mod proposals;
 mod raft_paper_elections;
 mod raft_paper_log;
 mod reads;
+mod regression;
 mod removal;
 mod replication;
 mod rig;

@@ -92,11 +92,11 @@ pub(crate) fn persist(number: u64, entries: Entries) -> Effect {
 
 /// A write of term and vote, and perhaps entries.
 pub(crate) fn persist_vote(number: u64, term: u64, vote: impl Into<Option<u64>>, entries: Entries) -> Effect {
-    Effect::Persist { seq: seq(number), hard_state: Some(hard_state(term, vote)), entries }
+    Effect::Persist { seq: seq(number), hard_state: Some(hard_state(term, vote).into()), entries }
 }
 
 pub(crate) fn hard_state(term: u64, vote: impl Into<Option<u64>>) -> HardState {
-    HardState { term: Term::new(term), voted_for: vote.into().map(node) }
+    HardState { term: Term::new(term), voted_for: vote.into().map(node), floor: None }
 }
 
 pub(crate) fn apply(entries: Entries, tokens: &[(u64, u64)]) -> Effect {
@@ -312,6 +312,11 @@ impl Start {
 
     pub(crate) fn raft(&self) -> Raft {
         Raft::new(self.config(), self.durable()).expect("tests start from what a correct server leaves behind")
+    }
+
+    /// The same, but storage finds something else.
+    pub(crate) fn raft_with(&self, durable: Durable) -> Raft {
+        Raft::new(self.config(), durable).expect("tests start from what a correct server leaves behind")
     }
 
     /// A server that has taken its first step.

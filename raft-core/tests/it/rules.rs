@@ -243,8 +243,8 @@ fn rule_r1_a_rejection_that_does_not_fit_what_was_sent_is_ignored() {
         assert_eq!(probing.receive(2, rejected(2, 1, prev, at(0, 0), 0)), [], "{prev}");
         assert_eq!((probing.progress(2), probing.status().load.drops.stale), ((0, 4, true, 1), stale));
     }
-    for (prev, stale) in [(0, 1), (1, 2), (5, 3), (9, 4)] {
-        assert_eq!(replicating.receive(2, rejected(1, 4, prev, at(0, 0), 0)), [], "{prev}");
+    for (round, prev, stale) in [(4, 0, 1), (1, 1, 2), (4, 5, 3), (4, 9, 4)] {
+        assert_eq!(replicating.receive(2, rejected(1, round, prev, at(0, 0), 0)), [], "{prev}");
         assert_eq!((replicating.progress(2), replicating.status().load.drops.stale), ((1, 5, false, 3), stale));
     }
     let all = entries([entry(1, 1), entry(2, 1), entry(3, 1), blank(4, 2)]);

@@ -41,8 +41,8 @@ impl Durability {
             match effect {
                 Effect::Persist { hard_state, entries, .. } => {
                     if let Some(new) = hard_state {
-                        successor(node, self.asked[slot(node)], *new, "writes")?;
-                        self.asked[slot(node)] = *new;
+                        successor(node, self.asked[slot(node)], **new, "writes")?;
+                        self.asked[slot(node)] = **new;
                     }
                     let term = self.asked[slot(node)].term;
                     ensure!(
@@ -131,6 +131,7 @@ impl Durability {
             | Rpc::Resigned { .. }
             | Rpc::InstallSnapshot(_)
             | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
             | Rpc::ReadIndex { .. }
             | Rpc::ReadIndexReply { .. }
             | Rpc::TermOver { .. } => Ok(()),

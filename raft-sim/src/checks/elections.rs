@@ -361,6 +361,7 @@ impl Elections {
             | Rpc::AppendReply { .. }
             | Rpc::AppendRejected(_)
             | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
             | Rpc::ReadIndex { .. }
             | Rpc::TermOver { .. } => Ok(()),
         }

@@ -148,7 +148,7 @@ fn a_commit_that_a_later_leader_lacks_is_noticed() {
     let disk_of_1 = rig.disks[0].log()[1].entry.clone();
     let lie = rig.persist(vec![disk_of_1]);
     let Effect::Persist { seq, hard_state, entries } = lie else { return };
-    rig.disks[1].write(raft_sim::disk::Write::Log { seq, hard_state, entries });
+    rig.disks[1].write(raft_sim::disk::Write::Log { seq, hard_state: hard_state.map(|state| *state), entries });
     rig.disks[1].start_sync();
     rig.disks[1].finish_sync();
     assert_eq!(fired(rig.commit(1, 2)), Some(Invariant::LeaderCompleteness));

@@ -53,7 +53,7 @@ fn events_of_one_moment_come_out_as_they_went_in() {
 
 fn disk_with_three_synced_and_two_not() -> Disk {
     let mut disk = Disk::format(node(1), StoreId::new(1), founders());
-    let hard_state = Some(HardState { term: term(1), voted_for: Some(node(1)) });
+    let hard_state = Some(HardState { term: term(1), voted_for: Some(node(1)), floor: None });
     disk.write(Write::Log {
         seq: WriteSeq::new(1),
         hard_state,
@@ -61,7 +61,7 @@ fn disk_with_three_synced_and_two_not() -> Disk {
     });
     assert!(disk.start_sync());
     // The next write overwrites what the first one wrote, in a newer term, and is not synced.
-    let hard_state = Some(HardState { term: term(2), voted_for: None });
+    let hard_state = Some(HardState { term: term(2), voted_for: None, floor: None });
     disk.write(Write::Log { seq: WriteSeq::new(2), hard_state, entries: entries(vec![blank(3, 2), blank(4, 2)]) });
     assert_eq!(disk.finish_sync(), Some(WriteSeq::new(1)));
     disk

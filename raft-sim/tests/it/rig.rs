@@ -164,7 +164,7 @@ impl Rig {
         let mut after = before.clone();
         for effect in &effects {
             if let Effect::Persist { hard_state, entries, .. } = effect {
-                after.hard_state = hard_state.unwrap_or(after.hard_state);
+                after.hard_state = hard_state.as_deref().copied().unwrap_or(after.hard_state);
                 after.log.last = entries.last().map_or(after.log.last, Entry::position);
             }
         }
@@ -182,7 +182,7 @@ impl Rig {
         self.statuses[place] = after;
         for effect in effects {
             if let Effect::Persist { seq, hard_state, entries } = effect {
-                self.disks[place].write(Write::Log { seq, hard_state, entries });
+                self.disks[place].write(Write::Log { seq, hard_state: hard_state.map(|state| *state), entries });
             }
         }
         Ok(())
@@ -190,8 +190,8 @@ impl Rig {
 
     /// A write of term and vote.
     pub(crate) fn vote(&mut self, in_term: u64, candidate: Option<u64>) -> Effect {
-        let hard_state = Some(HardState { term: term(in_term), voted_for: candidate.map(node) });
-        Effect::Persist { seq: self.next_write(), hard_state, entries: Entries::EMPTY }
+        let hard_state = Some(HardState { term: term(in_term), voted_for: candidate.map(node), floor: None });
+        Effect::Persist { seq: self.next_write(), hard_state: hard_state.map(Box::new), entries: Entries::EMPTY }
     }
 
     /// A write of entries.

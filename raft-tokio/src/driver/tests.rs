@@ -137,7 +137,7 @@ fn with_one_entry(dir: &std::path::Path) -> Opened {
     let open = || storage::open(dir, &expected, &Options::DEFAULT).expect("because it was formatted");
     let entry = Entry { term: TERM, index: Index::new(1), payload: Payload::Command(Bytes::from_static(b"one")) };
     let entries = Entries::new(vec![entry]).expect("because one entry is in order");
-    let hard_state = Some(HardState { term: TERM, voted_for: Some(node(2)) });
+    let hard_state = Some(HardState { term: TERM, voted_for: Some(node(2)), floor: None });
     open().log.write(&[Write { seq: WriteSeq::new(1), hard_state, entries }]).expect("because the disk works");
     open()
 }

@@ -259,7 +259,9 @@ impl<'a> Records<'a> {
         (self.rest, self.chain) = (rest, crc);
         let position = Position::new(Index::new(number), term);
         match (kind, payload) {
-            (HARD_STATE, []) => Some(Record::HardState(HardState { term, voted_for: NodeId::new(number) })),
+            (HARD_STATE, []) => {
+                Some(Record::HardState(HardState { term, voted_for: NodeId::new(number), floor: None }))
+            }
             (BLANK, []) => Some(Record::Entry(position, Stored::Blank)),
             (COMMAND, _) => Some(Record::Entry(position, Stored::Command(payload))),
             (CONFIGURATION, _) => Some(Record::Entry(position, Stored::Configuration(whole(payload)?))),
@@ -328,7 +330,7 @@ impl Encoder {
         let mut chain = header_crc(seed, place, &covered);
         self.push(seed, &covered);
         self.push(seed, &chain.to_le_bytes());
-        if let Some(HardState { term, voted_for }) = hard_state {
+        if let Some(HardState { term, voted_for, floor: None }) = hard_state {
             let vote = voted_for.map_or(0, NodeId::as_u64);
             chain = self.record(seed, chain, HARD_STATE, vote, term, &[]);
         }

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn vote(seq: u64) -> Write {
-        let hard_state = HardState { term: Term::new(seq), voted_for: None };
+        let hard_state = HardState { term: Term::new(seq), voted_for: None, floor: None };
         Write { seq: WriteSeq::new(seq), hard_state: Some(hard_state), entries: Entries::EMPTY }
     }
 

@@ -26,7 +26,7 @@
 //!
 //! let expected = Expected { cluster, node };
 //! let mut opened = storage::open(&dir, &expected, &Options::default())?;
-//! let promise = HardState { term: Term::new(3), voted_for: Some(node) };
+//! let promise = HardState { term: Term::new(3), voted_for: Some(node), floor: None };
 //! opened.log.write(&[Write { seq: WriteSeq::new(1), hard_state: Some(promise), entries: Entries::EMPTY }])?;
 //! drop(opened);
 //!

@@ -216,6 +216,7 @@ pub(super) fn cost(rpc: &Rpc) -> u64 {
         | Rpc::Resigned { .. }
         | Rpc::InstallSnapshot(_)
         | Rpc::SnapshotStatus { .. }
+        | Rpc::Regressed { .. }
         | Rpc::ReadIndex { .. }
         | Rpc::ReadIndexReply { .. } => 0,
     }

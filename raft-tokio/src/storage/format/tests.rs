@@ -5,7 +5,7 @@ use super::*;
 const SEED: StoreId = StoreId::new(7);
 
 fn hard_state() -> HardState {
-    HardState { term: Term::new(3), voted_for: NodeId::new(2) }
+    HardState { term: Term::new(3), voted_for: NodeId::new(2), floor: None }
 }
 
 fn entries() -> Vec<Entry> {

@@ -26,7 +26,7 @@ fn what_was_written_is_there_after_reopening() -> Result<(), StorageError> {
         opened.durable,
         Durable {
             identity: raft_core::Identity { boot: Boot::new(2), ..*identity },
-            hard_state: raft_core::HardState { term: Term::new(3), voted_for: None },
+            hard_state: raft_core::HardState { term: Term::new(3), voted_for: None, floor: None },
             base: Position::ZERO,
             membership: birth().membership,
             applied: Index::ZERO,
