@@ -90,12 +90,14 @@ fn check(opened: &Opened, (acknowledged, under_way): &(Reference, Option<Referen
 /// The store is as good as new: it takes entries and a snapshot, is compacted, and survives another cut.
 fn go_on(mut opened: Opened, disk: &MemoryDisk, reference: Reference, case: &str) {
     let mut reference = reference;
-    let (next, term) = (reference.last().index.as_u64() + 1, 9);
+    let next = reference.last().index.as_u64() + 1;
+    let term = reference.hard_state.term.max(Term::new(1)).as_u64();
+    let mut write = append(98, vec![entry(next, term, vec![1; 3_000]), configuration_entry(next + 1, term, 13)]);
+    // No term and vote but where they are needed: the store itself repeats them in a new segment.
+    write.hard_state =
+        (reference.hard_state.term == Term::ZERO).then_some(HardState { term: Term::new(1), voted_for: None });
     for step in [
-        Step::Write(vec![
-            vote(98, term, 2),
-            append(99, vec![entry(next, term, vec![1; 3_000]), configuration_entry(next + 1, term, 13)]),
-        ]),
+        Step::Write(vec![write]),
         Step::Write(vec![append(99, vec![entry(next + 2, term, vec![2; 3_000])])]),
         Step::Save(next + 1),
         Step::Compact(next + 1),

@@ -29,10 +29,14 @@ impl Pair {
 
     /// Entries `from` to `through` of term 1, three to a segment.
     pub(super) fn fill(&mut self, from: u64, through: u64) -> Result<(), StorageError> {
+        self.fill_term(from, through, 1)
+    }
+
+    fn fill_term(&mut self, from: u64, through: u64, term: u64) -> Result<(), StorageError> {
         for index in from..=through {
             // The first segment is larger than the others.
             let size = if index == 1 { 62_000 } else { 900 };
-            let mut write = append(index, vec![entry(index, 1, vec![index as u8; size])]);
+            let mut write = append(index, vec![entry(index, term, vec![index as u8; size])]);
             if self.reference.hard_state.term == Term::ZERO {
                 write.hard_state = Some(HardState { term: Term::new(1), voted_for: None });
             }
@@ -175,5 +179,22 @@ fn a_snapshot_that_cannot_be_written_leaves_everything_as_it_was() -> Result<(),
     // The log has not failed, and the next snapshot may succeed.
     pair.fill(11, 12)?;
     pair.step(&Step::Save(9))?;
+    pair.reopen()
+}
+
+#[test]
+fn a_log_does_not_begin_with_a_segment_whose_entries_follow_on_something_replaced() -> Result<(), StorageError> {
+    let mut pair = Pair::new()?;
+    pair.fill(1, 9)?;
+    // A segment of its own, because it does not fit behind the others.
+    pair.step(&Step::Write(vec![append(10, vec![entry(10, 1, vec![0; 2_400])])]))?;
+    let newest = pair.names("log-").len();
+    // In the same segment, entries replace what lies before it.
+    pair.step(&Step::Write(vec![vote(11, 2, 1), append(11, vec![entry(8, 2, "8"), entry(9, 2, "9")])]))?;
+    assert_eq!(pair.names("log-").len(), newest, "the test needs both in one segment");
+    pair.fill_term(10, 12, 2)?;
+    for step in [Step::Save(9), Step::Compact(9), Step::Sweep] {
+        pair.step(&step)?;
+    }
     pair.reopen()
 }
