@@ -170,6 +170,9 @@ mod tests {
         assert_eq!(decode(StoreId::new(7), &slot, 1), None, "the other slot's");
         assert_eq!(decode(StoreId::new(8), &slot, 0), None, "another store's");
         let hex: String = slot.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "?");
+        assert_eq!(
+            hex,
+            "080000000000000001000000000000000200000000000000090000000000000004000000000000000500000000000000cdab0000060000000000000007000000000000008c9aecb7"
+        );
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! A data directory is [formatted](format()) once, for one node of one cluster, and
 //! [opened](open()) at every start. What it holds then is in [`Opened::durable`], ready for
-//! [`raft_core::Raft::new`]. The [`Log`] is synchronous; a [`Writer`] runs it on a
-//! thread of its own and makes everything that waits durable with one sync.
+//! [`raft_core::Raft::new`]. The [`Log`] and its [`Snapshots`] are synchronous; a [`Writer`] runs
+//! them on two threads of its own and makes everything that waits durable with one sync.
 //!
-//! What it promises: after [`Log::write`] has returned, or [`Completion::Persisted`] was reported,
-//! no crash loses what was written. A write that a crash interrupted is there as a whole or not at
-//! all. Bytes that are not what was written are never returned: opening or reading fails, and says
-//! where. A failed write or sync is final. `format.rs` describes the bytes, with the argument.
+//! What it promises: after [`Log::write`] or [`Log::install`] has returned, or
+//! [`Completion::Persisted`] was reported, no crash loses what was written. A write that a crash
+//! interrupted is there as a whole or not at all, and so is an installed snapshot, together with the
+//! log that begins after it. What a durable snapshot covers can be compacted, and is forgotten only
+//! then. Bytes that are not what was written are never returned: opening or reading fails, and says
+//! where; a snapshot that has rotted gives way to an older one if the log reaches back to that. A
+//! failed write or sync is final, but for that of a snapshot. `format.rs` describes the bytes, with
+//! the argument.
 //!
-//! Omitted: compaction and snapshots (the log only grows), going on after a full disk, and repair
-//! of damage from other nodes.
+//! Omitted: reuse of segments (they are removed), snapshots larger than memory, going on after a full
+//! disk, and repair of damage from other nodes.
 //!
 //! ```
 //! use raft_core::{ClusterId, Entries, HardState, Membership, NodeId, StoreId, Term, WriteSeq};

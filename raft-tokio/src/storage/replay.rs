@@ -167,13 +167,14 @@ impl Extent {
         }
     }
 
+    /// Forgets what `from` and later entries cost. Within a grain, entries count as equally large.
     fn truncate(&mut self, from: Index) {
-        // The end itself is exact.
-        let whole = self.marks.last().copied();
-        self.marks.truncate(self.marks.partition_point(|(index, _)| *index < from));
-        if whole != self.marks.last().copied() {
-            self.total = self.marks.last().map_or(0, |(_, sum)| *sum);
-        }
+        let kept = self.marks.partition_point(|(index, _)| *index < from);
+        let Some((later, upper)) = self.marks.get(kept).copied() else { return };
+        self.marks.truncate(kept);
+        let (mark, lower) = self.marks.last().copied().unwrap_or_default();
+        let share = (upper - lower) / later.since(mark).max(1) * from.prev().since(mark);
+        self.total = lower + share;
     }
 
     fn after(&self, index: Index) -> u64 {
@@ -212,4 +213,32 @@ pub(super) fn share(entries: impl IntoIterator<Item = Entry>) -> Option<Entries>
     }
     shared.extend(Entries::new(batch)?);
     Some(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_log_is_known_to_within_a_grain() {
+        let mut extent = Extent::default();
+        (1..=1_000).for_each(|index| extent.append(Index::new(index), 1_000));
+        assert_eq!(extent.after(Index::ZERO), 1_000_000);
+        assert!((500_000..500_000 + Extent::GRAIN).contains(&extent.after(Index::new(500))));
+        extent.truncate(Index::new(1_001));
+        assert_eq!(extent.after(Index::ZERO), 1_000_000, "nothing was replaced");
+    }
+
+    #[test]
+    fn regress_a_log_whose_end_is_replaced_again_and_again_is_not_taken_for_an_empty_one() {
+        // Entry 100 makes the grain full each time, and is replaced each time.
+        let mut extent = Extent::default();
+        for index in 1..=2_000 {
+            let first = index.min(100 + index % 50);
+            extent.truncate(Index::new(first));
+            extent.append(Index::new(first), 1_000);
+        }
+        let found = extent.after(Index::ZERO);
+        assert!((40_000..=170_000).contains(&found), "{found} for about 100 entries of 1,000 bytes");
+    }
 }

@@ -214,7 +214,10 @@ mod tests {
         let meta = SnapshotMeta { last, configuration, bytes: 5 };
         let header = encode(ClusterId::new(7), &meta, b"state");
         let hex: String = header.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "?");
+        assert_eq!(
+            hex,
+            "72616674736e617001000000070000000000000000000000000000000b0000000500000000000000df68db6647e5121403ac020701011100000205"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The integration tests of raft-tokio, in one binary.
 
 mod cluster;
-//mod storage;
+mod storage;
 mod transport;

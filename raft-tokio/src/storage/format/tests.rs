@@ -108,7 +108,7 @@ fn a_configuration_is_these_bytes() {
     let entries = Entries::new(vec![entry]).expect("one entry is in order");
     let content = Content { hard_state: None, reset: None, entries: &entries };
     let (bytes, _) = encoded_content(&mut Encoder::default(), content);
-    assert_eq!(records(&bytes), "?");
+    assert_eq!(records(&bytes), "080000000409000000000000000300000000000000112985560201110212000003");
     let position = Position::new(Index::new(9), Term::new(3));
     assert_eq!(first_record(&bytes), Some(Record::Entry(position, Stored::Configuration(membership()))));
 }
@@ -118,7 +118,7 @@ fn a_reset_is_these_bytes() {
     let meta = meta();
     let content = Content { hard_state: None, reset: Some(&meta), entries: &Entries::EMPTY };
     let (bytes, _) = encoded_content(&mut Encoder::default(), content);
-    assert_eq!(records(&bytes), "?");
+    assert_eq!(records(&bytes), "0e000000052c010000000000000300000000000000b663d47503ac02070201110212000003e807");
     assert_eq!(first_record(&bytes), Some(Record::Reset(meta)));
 }
 
