@@ -270,8 +270,8 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
     let last = progress.last_to_send(state.log.last().index, state.commit);
     let entries = entries.slice(progress.next(), last);
     // What comes before them may have been compacted since they were asked for.
-    let continues = progress.next() > state.log.base().index
-        && entries.first().is_some_and(|entry| entry.index == progress.next());
+    let continues =
+        progress.next() > state.log.base().index && entries.first().is_some_and(|entry| entry.index == progress.next());
     if !continues || !progress.may_send(&state.config.limits()) {
         state.counters.drops.count(|drops| &mut drops.stale);
         return;
