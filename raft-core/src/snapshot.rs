@@ -62,9 +62,10 @@ pub(crate) fn on_taken(state: &mut State, index: Index, bytes: Option<u64>) {
         state.counters.drops.count(|drops| &mut drops.stale);
         return;
     };
-    if index > state.snapshots.last().index {
-        // S1 – as of that index; the one in force by now may never be committed.
-        let configuration = state.configurations.at(index).clone();
+    // S1 – as of that index; the one in force by now may never be committed. Who is still joining
+    // may not know it, and a snapshot without it would be of no use to anybody.
+    let configuration = state.configurations.at(index).clone();
+    if index > state.snapshots.last().index && !configuration.membership.voters().is_empty() {
         state.snapshots.newest =
             Some(Arc::new(SnapshotMeta { last: Position::new(index, term), configuration, bytes }));
     }
@@ -159,17 +160,32 @@ pub(crate) fn on_offer(
         state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
-    if last.index <= state.commit || state.log.holds(last) {
-        follower.verified = follower.verified.max(last.index);
-        state.commit_through(last.index);
-        let durable = state.durable();
-        state.outbox.hold_ack(from, term, round, last.index, durable);
+    if is_held(state, follower, from, (term, round), last) {
         return;
     }
     follower.incoming = Some((round, meta.clone()));
     if state.snapshots.arrived == Some(last) {
         install(state, follower);
     }
+}
+
+/// Whether the log holds the last entry of a snapshot that the leader vouches for. Then that is
+/// what the word for it comes to: up to there everything is committed, and acknowledged (S2).
+fn is_held(
+    state: &mut State,
+    follower: &mut Follower,
+    from: NodeId,
+    (term, round): (Term, Round),
+    last: Position,
+) -> bool {
+    let is_held = last.index <= state.commit || state.log.holds(last);
+    if is_held {
+        follower.verified = follower.verified.max(last.index);
+        state.commit_through(last.index);
+        let durable = state.durable();
+        state.outbox.hold_ack(from, term, round, last.index, durable);
+    }
+    is_held
 }
 
 /// All of a snapshot has arrived, or the rest of it will never come.
@@ -202,10 +218,12 @@ fn tell(state: &mut State, role: &Role, last: Position, fate: SnapshotFate) {
 fn install(state: &mut State, follower: &mut Follower) {
     let (Some((round, meta)), Some(from)) = (follower.incoming.take(), follower.leader) else { return };
     state.snapshots.arrived = None;
-    if meta.last.index <= state.commit {
+    let last = meta.last;
+    // Entries may have come all the same while it was under way.
+    let term = state.hard_state.term;
+    if is_held(state, follower, from, (term, round), last) {
         return;
     }
-    let last = meta.last;
     state.log.reset(last);
     state.outbox.stage_install(meta.clone());
     if state.configurations.reset(meta.configuration.clone()) {
@@ -216,5 +234,5 @@ fn install(state: &mut State, follower: &mut Follower) {
     state.applying.reading = None;
     state.snapshots.newest = Some(meta);
     follower.verified = follower.verified.max(last.index);
-    state.outbox.hold_ack(from, state.hard_state.term, round, last.index, Index::ZERO);
+    state.outbox.hold_ack(from, term, round, last.index, Index::ZERO);
 }

@@ -66,8 +66,12 @@ impl World {
         let disk = &self.disks[slot(id)];
         let applied = self.nodes[slot(id)].machine.applied();
         // What was applied is durable, unless a snapshot is about to replace the log.
-        let Some(last) = disk.position_at(applied) else { return Ok(()) };
+        let Some(last) = disk.position_at(applied).filter(|_| !disk.is_installing()) else { return Ok(()) };
         let configuration = disk.configuration_at(applied);
+        if configuration.membership.voters().is_empty() {
+            // Who is still joining does not know what was in force back then.
+            return Ok(());
+        }
         self.write_down(id, &SnapshotMeta { last, configuration, bytes: 0 })
     }
 

@@ -85,6 +85,11 @@ impl Clients {
         self.clients.len()
     }
 
+    /// There are so many nodes now.
+    pub(crate) fn meet(&mut self, nodes: usize) {
+        self.nodes = self.nodes.max(nodes as u64);
+    }
+
     /// From now on every client must get a write through.
     pub(crate) fn heal(&mut self) {
         self.healed = true;

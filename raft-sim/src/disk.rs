@@ -217,11 +217,17 @@ impl Disk {
 
     /// The configuration in force at `index`, by the synced log.
     pub fn configuration_at(&self, index: Index) -> Configuration {
-        let set = self.configurations().filter(|configuration| configuration.index <= index).last();
+        let set = self.configurations_in_log().filter(|configuration| configuration.index <= index).last();
         set.unwrap_or_else(|| Configuration { index: self.base.0.index, membership: self.membership.clone() })
     }
 
-    fn configurations(&self) -> impl Iterator<Item = Configuration> {
+    /// All configurations that the synced log knows: the one at its base, and those set after it.
+    pub fn configurations(&self) -> Vec<Configuration> {
+        let first = Configuration { index: self.base.0.index, membership: self.membership.clone() };
+        std::iter::once(first).chain(self.configurations_in_log()).collect()
+    }
+
+    fn configurations_in_log(&self) -> impl Iterator<Item = Configuration> {
         self.log.iter().filter_map(|record| match &record.entry.payload {
             Payload::Configuration(membership) => {
                 Some(Configuration { index: record.entry.index, membership: membership.clone() })
@@ -358,7 +364,7 @@ impl Disk {
             base: self.base.0,
             snapshot: self.newest_snapshot().map(|snapshot| snapshot.meta.clone()),
             membership: self.membership.clone(),
-            configurations: self.configurations().collect(),
+            configurations: self.configurations_in_log().collect(),
             applied,
             last: self.last().index,
             runs,

@@ -50,6 +50,7 @@ impl World {
             after: &process.status,
             disks: &self.disks,
         })?;
+        self.on_configurations();
         self.execute_all(id, &mut effects)?;
         self.effects = effects;
         self.arm(id);
@@ -193,6 +194,10 @@ impl World {
     }
 
     fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: &Outcome) -> Verdict {
+        if self.checks.history.errand(request).is_some() {
+            self.on_errand_ended(outcome);
+            return Ok(());
+        }
         match outcome {
             Outcome::ReadReady { index } => {
                 self.checks.history.on_read(id, request, *index, &self.nodes[slot(id)].machine)?;

@@ -53,6 +53,7 @@ pub mod machine;
 mod nemesis;
 mod network;
 mod node;
+mod operator;
 pub mod plan;
 mod report;
 pub mod rng;

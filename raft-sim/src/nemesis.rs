@@ -51,7 +51,12 @@ impl World {
         if self.nemesis.calm {
             return Ok(());
         }
-        let rest = self.nemesis.rng(kind).exponential(self.plan.episode_mean);
+        // What operators do they do more often than disaster strikes.
+        let mean = match kind {
+            FaultKind::Membership | FaultKind::Transfer | FaultKind::SnapshotRequest => self.plan.episode_mean / 3,
+            _ => self.plan.episode_mean,
+        };
+        let rest = self.nemesis.rng(kind).exponential(mean);
         self.schedule.plan(self.now().after(rest), Happening::Episode { kind });
         self.strike(kind)
     }
@@ -67,6 +72,16 @@ impl World {
             return Ok(());
         }
         self.strike(kind)
+    }
+
+    /// Whether the time of faults is over.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.nemesis.calm
+    }
+
+    /// A fault follows on something, unless all is healed by now.
+    pub(crate) fn on_chained(&mut self, kind: FaultKind) -> Verdict {
+        if self.nemesis.calm { Ok(()) } else { self.strike(kind) }
     }
 
     fn strike(&mut self, kind: FaultKind) -> Verdict {
@@ -91,7 +106,7 @@ impl World {
             },
             FaultKind::PowerLoss => {
                 self.counts.other_faults += 1;
-                (0..self.plan.nodes).map(node_at).try_for_each(|node| self.crash(node))
+                (0..self.plan.nodes_max).map(node_at).try_for_each(|node| self.crash(node))
             }
             FaultKind::Pause => {
                 self.pause();
@@ -103,6 +118,18 @@ impl World {
             }
             FaultKind::DiskFailure => {
                 self.fail_disk();
+                Ok(())
+            }
+            FaultKind::Membership => {
+                self.change_membership();
+                Ok(())
+            }
+            FaultKind::Transfer => {
+                self.transfer_leadership();
+                Ok(())
+            }
+            FaultKind::SnapshotRequest => {
+                self.request_snapshot();
                 Ok(())
             }
             FaultKind::Loss
@@ -124,9 +151,14 @@ impl World {
         }
     }
 
+    /// Everybody who is there, running or not.
+    fn existing(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|node| node.exists && !node.retired).map(|node| node.id).collect()
+    }
+
     fn any_node(&mut self, kind: FaultKind) -> NodeId {
-        let nodes = self.plan.nodes as u64;
-        node_at(self.nemesis.rng(kind).below(nodes) as usize)
+        let nodes = self.existing();
+        *self.nemesis.rng(kind).pick(&nodes)
     }
 
     /// The leader, every second time and if there is one; otherwise any node.
@@ -139,8 +171,7 @@ impl World {
     /// Cuts links of a shape, for at least an election timeout.
     fn strike_links(&mut self, kind: FaultKind) {
         let leader = self.leader().map(|(_, leader)| leader);
-        let (nodes, timeout) = (self.plan.nodes, self.plan.timing.election_timeout_max);
-        let all: Vec<NodeId> = (0..nodes).map(node_at).collect();
+        let (all, timeout) = (self.existing(), self.plan.timing.election_timeout_max);
         let rng = self.nemesis.rng(kind);
         let any = *rng.pick(&all);
         let links = match kind {
@@ -156,13 +187,18 @@ impl World {
                 broken.into_iter().flat_map(|(from, to)| [(from, to), (to, from)]).collect()
             }
             FaultKind::Flapping => {
-                let other = node_at((slot(any) + 1 + rng.below(nodes as u64 - 1) as usize) % nodes);
+                let others: Vec<NodeId> = all.iter().copied().filter(|other| *other != any).collect();
+                if others.is_empty() {
+                    return;
+                }
+                let other = *rng.pick(&others);
                 vec![(any, other), (other, any)]
             }
             _ => {
                 // A proper part of the nodes: neither nobody nor everybody.
-                let side = rng.between(1, (1 << nodes) - 2);
-                between_sides(&all, |node| side >> slot(node) & 1 == 1)
+                let side = rng.between(1, (1 << all.len().max(2)) - 2);
+                let place = |node| all.iter().position(|other| *other == node).unwrap_or_default();
+                between_sides(&all, |node| side >> place(node) & 1 == 1)
             }
         };
         let lasting = timeout + rng.exponential(timeout * 4);
@@ -232,7 +268,7 @@ impl World {
         self.plan.disk.spikes = 0;
         self.plan.disk.read_failures = 0;
         self.plan.snapshots = SnapshotPlan { losses: 0, failures: 0, offers: 0, ..self.plan.snapshots };
-        for place in 0..self.plan.nodes {
+        for place in 0..self.plan.nodes_max {
             let id = node_at(place);
             if self.disks[place].has_failed() {
                 self.crash(id)?;

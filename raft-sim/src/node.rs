@@ -23,6 +23,10 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// Which process this is; what was planned for an earlier one is void.
     pub(crate) life: u64,
+    /// There is such a node: it belongs to the founders, or has been added.
+    pub(crate) exists: bool,
+    /// It was removed, and is not started any more.
+    pub(crate) retired: bool,
     /// Nothing is handled before.
     pub(crate) paused_until: Time,
     /// How many times slower than usual its disk is.
@@ -121,8 +125,17 @@ impl Mailbox {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Self {
-        Self { id, machine: Registers::default(), process: None, life: 0, paused_until: Time::ZERO, disk_factor: 1 }
+    pub(crate) fn new(id: NodeId, exists: bool) -> Self {
+        Self {
+            id,
+            machine: Registers::default(),
+            process: None,
+            life: 0,
+            exists,
+            retired: false,
+            paused_until: Time::ZERO,
+            disk_factor: 1,
+        }
     }
 
     /// The process, if it runs and is the one that `life` names.
@@ -268,6 +281,7 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
                         inbox.leader = inbox.leader.max(Some(rpc.term()));
                     }
                 }
+                Rpc::Vote { ordered_in: Some(in_term), .. } => inbox.by_order = Some((from.node, *in_term)),
                 Rpc::PreVote { .. }
                 | Rpc::PreVoteReply { .. }
                 | Rpc::Vote { .. }

@@ -54,11 +54,17 @@ pub enum FaultKind {
     SnapshotLoss,
     /// Snapshots cannot be written (D6).
     SnapshotFailure,
+    /// Nodes are added, promoted, demoted and removed, several at once too (M1, M2, M4).
+    Membership,
+    /// Leadership is handed over (M5).
+    Transfer,
+    /// Somebody wants a snapshot (SN1).
+    SnapshotRequest,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Loss,
         Self::DelaySpikes,
         Self::Duplication,
@@ -79,10 +85,13 @@ impl FaultKind {
         Self::LogReadFailure,
         Self::SnapshotLoss,
         Self::SnapshotFailure,
+        Self::Membership,
+        Self::Transfer,
+        Self::SnapshotRequest,
     ];
 
     /// The kinds that strike at moments; the others are rates that hold all the time.
-    pub const EPISODES: [Self; 11] = [
+    pub const EPISODES: [Self; 14] = [
         Self::Partition,
         Self::LeaderIsolation,
         Self::OneWayCut,
@@ -94,6 +103,9 @@ impl FaultKind {
         Self::PowerLoss,
         Self::SlowDisk,
         Self::DiskFailure,
+        Self::Membership,
+        Self::Transfer,
+        Self::SnapshotRequest,
     ];
 }
 
@@ -222,8 +234,10 @@ pub struct ClientPlan {
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// How many voters.
+    /// How many voters the cluster begins with.
     pub nodes: usize,
+    /// How many nodes there will ever be at most.
+    pub nodes_max: usize,
     /// The timing of every node.
     pub timing: Timing,
     /// The limits of every node.
@@ -254,9 +268,11 @@ impl Plan {
         let rng = &mut root.fork("plan/cluster");
         let nodes = *rng.pick(&[3, 3, 3, 4, 5, 5, 5, 6, 7]);
         let timing = draw_timing(rng);
+        let joiners = if faults.contains(&FaultKind::Membership) { rng.between(1, 5) as usize } else { 0 };
         Self {
             seed,
             nodes,
+            nodes_max: nodes + joiners,
             timing,
             limits: draw_compaction(&mut root.fork("plan/compaction"), draw_limits(&mut root.fork("plan/limits"))),
             episode_mean: rng.duration(timing.election_timeout_max * 8, timing.election_timeout_max * 40),
@@ -273,11 +289,6 @@ impl Plan {
     /// Whether this kind of fault is part of the mix.
     pub fn has(&self, kind: FaultKind) -> bool {
         self.faults.contains(&kind)
-    }
-
-    /// How many nodes decide.
-    pub fn quorum(&self) -> usize {
-        self.nodes / 2 + 1
     }
 }
 

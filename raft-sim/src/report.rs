@@ -51,6 +51,9 @@ impl Totals {
         sum.counts.partitions += summary.counts.partitions;
         sum.counts.other_faults += summary.counts.other_faults;
         sum.counts.log_reads += summary.counts.log_reads;
+        sum.counts.changes += summary.counts.changes;
+        sum.counts.changes_refused += summary.counts.changes_refused;
+        sum.counts.transfers += summary.counts.transfers;
         sum.counts.snapshots_taken += summary.counts.snapshots_taken;
         sum.counts.snapshots_sent += summary.counts.snapshots_sent;
         sum.counts.snapshots_installed += summary.counts.snapshots_installed;
@@ -87,6 +90,11 @@ impl fmt::Display for Totals {
             f,
             "messages           {} sent, {} lost, {} duplicated, {} reordered",
             traffic.sent, traffic.lost, traffic.duplicated, traffic.reordered
+        )?;
+        writeln!(
+            f,
+            "membership         {} configurations committed, {} changes refused; {} transfers",
+            counts.changes, counts.changes_refused, counts.transfers
         )?;
         writeln!(
             f,

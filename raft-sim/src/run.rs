@@ -8,6 +8,7 @@ use raft_core::{RoleKind, Time};
 use crate::checks::{Invariant, Verdict, Violation, ensure};
 use crate::network::Traffic;
 use crate::plan::Plan;
+use crate::slot;
 use crate::trace::{Sink, Trace};
 use crate::world::{Counts, Happening, World};
 
@@ -146,8 +147,10 @@ impl World {
 
     fn all_follow(&self) -> bool {
         let Some((term, leader)) = self.leader() else { return false };
-        self.nodes.iter().all(|node| {
-            node.status().is_some_and(|status| {
+        // Those in the configuration in force: whoever is on its way out is told last.
+        let Some(leads) = self.nodes[slot(leader)].status() else { return false };
+        leads.configuration.membership.members().all(|member| {
+            self.nodes[slot(member.node)].status().is_some_and(|status| {
                 status.hard_state.term == term
                     && status.leader == Some(leader)
                     && (status.role == RoleKind::Follower || status.identity.node == leader)
@@ -183,17 +186,19 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let last = self.checks.commits.last();
         self.all_follow()
-            && self.nodes.iter().all(|node| {
-                node.status().is_some_and(|status| {
+            && self.is_settled()
+            && self.members().all(|node| {
+                self.nodes[slot(node)].status().is_some_and(|status| {
                     let log = status.log;
                     log.last.index == last && log.commit == last && log.applied == last && log.durable == last
-                }) && self.checks.history.is_idle(node.id)
+                }) && self.checks.history.is_idle(node)
             })
     }
 
     fn at_end(&self) -> Verdict {
-        let statuses: Vec<_> = self.nodes.iter().filter_map(|node| node.status().cloned()).collect();
-        let machines: Vec<_> = self.nodes.iter().map(|node| &node.machine).collect();
+        let members: Vec<_> = self.members().map(|node| &self.nodes[slot(node)]).collect();
+        let statuses: Vec<_> = members.iter().filter_map(|node| node.status().cloned()).collect();
+        let machines: Vec<_> = members.iter().map(|node| &node.machine).collect();
         self.checks.at_end(&statuses, &machines)
     }
 
@@ -229,15 +234,18 @@ impl World {
 
     /// The cluster in one line, for a message.
     fn picture(&self) -> String {
-        let nodes = self.nodes.iter().map(|node| match node.status() {
+        let configuration = self.checks.commits.configuration();
+        let committed = format!("committed {} in {}; ", self.checks.commits.last(), configuration.membership);
+        let nodes = self.nodes.iter().filter(|node| node.exists && !node.retired).map(|node| match node.status() {
             None => format!("{} down", node.id),
             Some(status) => {
                 let log = status.log;
                 format!(
-                    "{}@{} {} log={} durable={} commit={} applied={} {:?}",
+                    "{}@{} {} in {} log={} durable={} commit={} applied={} {:?}",
                     node.id,
                     status.hard_state.term,
                     status.role,
+                    status.configuration.membership,
                     log.last,
                     log.durable,
                     log.commit,
@@ -246,6 +254,6 @@ impl World {
                 )
             }
         });
-        nodes.collect::<Vec<_>>().join("; ")
+        committed + &nodes.collect::<Vec<_>>().join("; ")
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raft_core::{
     ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, NodeId, Peer, Position, ReadId,
-    RequestId, RoleKind, Rpc, StoreId, Term, Time,
+    RequestId, RoleKind, Rpc, Term, Time,
 };
 
 use crate::bulk::Transfer;
@@ -15,6 +15,7 @@ use crate::disk::{Disk, Snapshot};
 use crate::nemesis::Nemesis;
 use crate::network::{Link, Network};
 use crate::node::{Node, Start};
+use crate::operator::Operator;
 use crate::plan::{FaultKind, Plan};
 use crate::rng::Rng;
 use crate::schedule::Schedule;
@@ -58,6 +59,10 @@ pub(crate) enum Happening {
     Episode { kind: FaultKind },
     /// A fault of this kind strikes as soon as it can: every run has it.
     Required { kind: FaultKind },
+    /// A fault of this kind follows on something.
+    Chained { kind: FaultKind },
+    /// A removed node is stopped for good.
+    Retire { node: NodeId },
     /// Links are cut …
     Cut { links: Vec<Link> },
     /// … and work again.
@@ -83,6 +88,12 @@ pub struct Counts {
     pub other_faults: u64,
     /// Log reads: entries that were no longer in memory.
     pub log_reads: u64,
+    /// Configurations that were committed.
+    pub changes: u64,
+    /// Changes of the membership that a leader refused.
+    pub changes_refused: u64,
+    /// Times that leadership was handed over on demand.
+    pub transfers: u64,
     /// Snapshots that state machines were written to.
     pub snapshots_taken: u64,
     /// Snapshots that nodes began to send to others.
@@ -103,6 +114,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) checks: Checks,
     pub(crate) nemesis: Nemesis,
+    pub(crate) operator: Operator,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
     pub(crate) chance: Chance,
@@ -128,19 +140,20 @@ pub(crate) struct Chance {
 impl World {
     pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
         let root = Rng::from_seed(plan.seed);
-        let store = |nth: usize| StoreId::new((u128::from(plan.seed) << 64) | (nth as u128 + 1));
+        let store = |nth: usize| Self::store(plan.seed, nth as u128);
         let members = (0..plan.nodes).map(|nth| Member { node: node_at(nth), store: store(nth) });
         let membership = Membership::new(members).expect("because no plan has more nodes than a cluster may have");
         let membership = Arc::new(membership);
-        let disks = (0..plan.nodes).map(|nth| Disk::format(node_at(nth), store(nth), membership.clone())).collect();
+        let disks = (0..plan.nodes_max).map(|nth| Disk::format(node_at(nth), store(nth), membership.clone())).collect();
         Self {
             schedule: Schedule::new(),
-            network: Network::new(plan.nodes, plan.network, &root),
-            nodes: (0..plan.nodes).map(|nth| Node::new(node_at(nth))).collect(),
+            network: Network::new(plan.nodes_max, plan.network, &root),
+            nodes: (0..plan.nodes_max).map(|nth| Node::new(node_at(nth), nth < plan.nodes)).collect(),
             disks,
             clients: Clients::new(plan.clients, plan.nodes, &root),
-            checks: Checks::new(membership, plan.nodes, plan.limits, plan.timing),
+            checks: Checks::new(membership, plan.nodes_max, plan.limits, plan.timing),
             nemesis: Nemesis::new(&root),
+            operator: Operator::new(&root, plan.nodes_max),
             trace,
             counts: Counts::default(),
             chance: Chance {
@@ -223,6 +236,8 @@ impl World {
             }
             Happening::Episode { kind } => return self.on_episode(kind),
             Happening::Required { kind } => return self.on_required(kind),
+            Happening::Chained { kind } => return self.on_chained(kind),
+            Happening::Retire { node } => return self.retire(node),
             Happening::Cut { links } => self.on_cut(&links),
             Happening::Lift { links } => self.network.lift(&links),
             Happening::DiskRecovered { node } => self.nodes[slot(node)].disk_factor = 1,
@@ -325,7 +340,8 @@ impl World {
     pub(crate) fn start(&mut self, id: NodeId) -> Verdict {
         let now = self.schedule.now();
         let place = slot(id);
-        if self.nodes[place].process.is_some() {
+        let node = &self.nodes[place];
+        if node.process.is_some() || node.retired || !node.exists {
             return Ok(());
         }
         let config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
@@ -365,9 +381,12 @@ impl World {
             format!("{id} crashes as {role}; its disk ends at {left}")
         });
         self.checks.on_crash(id, &self.disks)?;
+        if self.nodes[slot(id)].retired {
+            return Ok(());
+        }
         let downtime = self.chance.crash.exponential(self.plan.process.downtime_mean);
         self.schedule.plan(now.after(downtime), Happening::Restart { node: id });
-        for peer in (0..self.plan.nodes).map(node_at).filter(|peer| *peer != id) {
+        for peer in (0..self.plan.nodes_max).map(node_at).filter(|peer| *peer != id) {
             let life = self.nodes[slot(peer)].life;
             if let Some(at) = self.network.notice(now) {
                 self.schedule.plan(at, Happening::Notice { node: peer, life, peer: id });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use raft_core::{Configuration, Effect, Index, Membership, NodeId, Position, RoleKind, Term};
 
 use super::logs::{Logs, Mirrored};
-use super::majorities::decides;
+use super::majorities::{decides, in_force};
 use super::{Step, Verdict, Violation, ensure};
 use crate::disk::Disk;
 use crate::slot;
@@ -66,6 +66,11 @@ impl Commits {
     pub fn configuration_at(&self, index: Index) -> &Configuration {
         let later = self.configurations.partition_point(|configuration| configuration.index <= index);
         &self.configurations[later.max(1) - 1]
+    }
+
+    /// All committed configurations, the oldest first.
+    pub fn configurations(&self) -> &[Configuration] {
+        &self.configurations
     }
 
     /// The newest committed configuration.
@@ -144,8 +149,10 @@ impl Commits {
             ensure!(false, Ordering, "{node} says that {commit} is committed; its log ends at {}", logs.last(node));
             return Ok(Vec::new());
         };
-        let leads = step.after.role == RoleKind::Leader;
-        if leads && step.before.role == RoleKind::Leader {
+        // A removed leader steps down with the commit that removes it.
+        let (was_leader, is_leader) = (step.before.role == RoleKind::Leader, step.after.role == RoleKind::Leader);
+        let leads = is_leader || (was_leader && step.after.hard_state.term == step.before.hard_state.term);
+        if leads && was_leader {
             self.on_quorum(step, commit, digest, logs)?;
         }
         if let Some(known) = self.digest_at(commit) {
@@ -164,7 +171,7 @@ impl Commits {
             step.after.role,
             self.last()
         );
-        self.on_quorum(step, commit, digest, logs)?;
+        self.decided_by = self.on_quorum(step, commit, digest, logs)?;
         ensure!(
             logs.digest_at(node, self.last()) == self.digest_at(self.last()),
             CommittedForGood,
@@ -173,7 +180,9 @@ impl Commits {
         );
         let first_new = self.log.len();
         self.log.extend_from_slice(&logs.of(node)[first_new..commit.as_u64() as usize]);
-        self.decided_by = step.after.configuration.membership.clone();
+        let set = logs.configurations(node).iter();
+        let new = set.filter(|set| set.index.as_u64() > first_new as u64 && set.index <= commit).cloned();
+        self.configurations.extend(new);
         let term = step.after.hard_state.term;
         self.by_term.insert(term, commit);
         self.later_leaders_hold(term, commit, digest)?;
@@ -183,7 +192,14 @@ impl Commits {
     }
 
     /// I6: §5.4.2 – a leader commits by counting only entries of its own term, and counts disks.
-    fn on_quorum(&self, step: &Step<'_>, commit: Index, digest: u64, logs: &Logs) -> Verdict {
+    /// Which configuration that was: the one in force now, or the one before, if this step has left it.
+    fn on_quorum(
+        &self,
+        step: &Step<'_>,
+        commit: Index,
+        digest: u64,
+        logs: &Logs,
+    ) -> Result<Arc<Membership>, Violation> {
         let (node, term) = (step.node, step.after.hard_state.term);
         let at_commit = logs.of(node)[commit.as_u64() as usize - 1];
         ensure!(
@@ -193,14 +209,17 @@ impl Commits {
             at_commit.term
         );
         let holds = |node| step.disks[slot(node)].holds(commit, digest);
+        if let Some(membership) = in_force(step).rev().take(2).find(|membership| decides(membership, holds)) {
+            return Ok(membership.clone());
+        }
         let membership = &step.after.configuration.membership;
         ensure!(
-            decides(membership, holds),
+            false,
             CommitOnQuorum,
             "{node}, leader of term {term}, committed {commit}@{term}, which in {membership} only the disks of {:?} hold",
             membership.members().map(|member| member.node).filter(|node| holds(*node)).collect::<Vec<_>>()
         );
-        Ok(())
+        Ok(membership.clone())
     }
 
     /// I4 from the other side: a commit that comes late must already be in the logs of the

@@ -159,7 +159,8 @@ impl Elections {
     /// only where it is a vote.
     fn majority_voted(&self, term: Term, step: &Step<'_>) -> Verdict {
         let node = step.node;
-        let voted = |voter: NodeId| self.votes.get(&(term, voter)) == Some(&node);
+        // Its own vote is on its disk, which is checked below.
+        let voted = |voter: NodeId| voter == node || self.votes.get(&(term, voter)) == Some(&node);
         ensure!(
             in_force(step).any(|membership| decides(membership, voted)),
             ElectionSafety,
@@ -220,8 +221,16 @@ impl Elections {
         Ok(())
     }
 
-    /// Whether the leader that this node follows has said in this step that it leads no longer.
+    /// Whether the leader that this node follows has said in this step that it leads no longer, or
+    /// has somebody else say that it hands over.
     fn is_released(&self, step: &Step<'_>) -> bool {
+        let by_order = step.inbox.by_order.is_some_and(|(candidate, in_term)| {
+            self.orders.contains(&(in_term, candidate)) && may_be_in(step, in_term)
+        });
+        by_order || self.is_let_go(step)
+    }
+
+    fn is_let_go(&self, step: &Step<'_>) -> bool {
         step.inbox.resigned.is_some_and(|(from, term)| self.leader(term) == Some(from))
             || step.inbox.ordered.is_some_and(|(from, term)| self.leader(term) == Some(from))
     }
@@ -262,11 +271,10 @@ impl Elections {
             "{voter} votes in term {term} for {candidate}, whose log ends at {last}; its own ends at {own}"
         );
         // The order of a leader counts in its own term only; the batch may have brought that term.
-        let (oldest, newest) = (step.before.hard_state.term, step.inbox.newest_term);
-        let is_ordered = ordered_in.is_some_and(|in_term| in_term == oldest || (oldest < in_term && in_term <= newest));
+        let is_ordered = ordered_in.is_some_and(|in_term| may_be_in(step, in_term));
         let quiet_for = contact.map(|at| step.clock.since(at));
         let stickiness = self.at_least(self.timing.election_timeout_min);
-        let is_free = is_ordered || self.is_released(step) || step.before.role == RoleKind::Leader;
+        let is_free = is_ordered || self.is_let_go(step) || step.before.role == RoleKind::Leader;
         ensure!(
             is_free || step.inbox.unreachable || quiet_for.is_none_or(|quiet_for| quiet_for >= stickiness),
             VoteLegality,
@@ -382,4 +390,10 @@ impl Elections {
         self.contact[slot(node)] = None;
         self.newest[slot(node)] = None;
     }
+}
+
+/// Whether a node may have been in this term at some point of a step.
+fn may_be_in(step: &Step<'_>, term: Term) -> bool {
+    let (oldest, newest) = (step.before.hard_state.term, step.inbox.newest_term);
+    term == oldest || (oldest < term && term <= newest)
 }

@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId};
+use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId, RoleKind, StoreId};
 
+use super::commits::Commits;
 use super::logs::Mirrored;
 use super::{Step, Verdict, ensure};
 use crate::machine::{Command, Key, Registers, value_digest};
@@ -40,10 +41,29 @@ struct Attempt {
     committed: Option<Index>,
 }
 
+/// What an operator wants of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Other members; the store, if that is all that is to be added.
+    Change {
+        /// The only store to be added.
+        store: Option<StoreId>,
+    },
+    /// Another leader.
+    Transfer,
+    /// A snapshot.
+    Snapshot {
+        /// What the node had applied when it was asked.
+        applied: Index,
+    },
+}
+
 /// What clients asked and were told, beside a replay of the committed log.
 #[derive(Debug)]
 pub struct History {
     attempts: Vec<Attempt>,
+    /// What operators asked; their requests are numbered from [`ERRANDS`] on.
+    errands: Vec<Errand>,
     /// What each node owes an answer for.
     owed: Vec<BTreeSet<RequestId>>,
     replay: Registers,
@@ -60,6 +80,7 @@ impl History {
     pub fn new(nodes: usize) -> Self {
         Self {
             attempts: Vec::new(),
+            errands: Vec::new(),
             owed: vec![BTreeSet::new(); nodes],
             replay: Registers::default(),
             versions: BTreeMap::new(),
@@ -95,6 +116,20 @@ impl History {
         let command = command(request);
         self.attempts.push(Attempt { command, key, floor: None, fate: Fate::Open, committed: None });
         request
+    }
+
+    /// A node gets hold of an errand.
+    pub fn begin_errand(&mut self, node: NodeId, errand: Errand) -> RequestId {
+        let request = RequestId::new(ERRANDS + self.errands.len() as u64);
+        self.errands.push(errand);
+        self.owed[slot(node)].insert(request);
+        request
+    }
+
+    /// What an operator wanted with this request; none if it is a client's.
+    pub fn errand(&self, request: RequestId) -> Option<Errand> {
+        let place = request.as_u64().checked_sub(ERRANDS)?;
+        self.errands.get(place as usize).copied()
     }
 
     /// The command of an attempt; none for a read.
@@ -183,7 +218,7 @@ impl History {
     }
 
     /// Judges the answers of a step.
-    pub(super) fn on_step(&mut self, step: &Step<'_>) -> Verdict {
+    pub(super) fn on_step(&mut self, step: &Step<'_>, commits: &Commits) -> Verdict {
         for effect in step.effects {
             match effect {
                 Effect::Apply { tokens, .. } => {
@@ -193,7 +228,10 @@ impl History {
                 }
                 Effect::Reply { request, outcome } => {
                     self.on_ended(step.node, *request)?;
-                    self.on_outcome(step, *request, outcome)?;
+                    match self.errand(*request) {
+                        Some(errand) => errand_ended(step, *request, errand, outcome, commits)?,
+                        None => self.on_outcome(step, *request, outcome)?,
+                    }
                 }
                 Effect::Send { .. }
                 | Effect::Persist { .. }
@@ -383,6 +421,40 @@ impl History {
         Ok(())
     }
 }
+
+/// Judges the answer to an operator.
+fn errand_ended(step: &Step<'_>, request: RequestId, errand: Errand, outcome: &Outcome, commits: &Commits) -> Verdict {
+    let node = step.node;
+    let fits = match (errand, outcome) {
+        (_, Outcome::NotLeader { .. } | Outcome::StorageFailed) => !matches!(errand, Errand::Snapshot { .. }),
+        (Errand::Change { store }, Outcome::Changed { configuration, node: added }) => {
+            // A node that has restarted calls it by where its log begins.
+            let known = commits.configuration_at(*configuration);
+            let is_member = |store| known.membership.member_by_store(store).map(|member| member.node) == *added;
+            *configuration <= commits.last() && store.is_none_or(is_member)
+        }
+        (
+            Errand::Change { .. },
+            Outcome::NotChanged(_) | Outcome::Unknown { .. } | Outcome::Busy(Busy::StorageFull),
+        ) => true,
+        (Errand::Transfer, Outcome::Transferred { .. }) => {
+            step.after.role != RoleKind::Leader || step.after.hard_state.term > step.before.hard_state.term
+        }
+        (Errand::Transfer, Outcome::NotTransferred(_)) => true,
+        (Errand::Snapshot { applied }, Outcome::SnapshotTaken { last }) => {
+            let newest = step.disks[slot(node)].newest_snapshot().map(|snapshot| snapshot.meta.last);
+            // One that is being installed has arrived, and counts.
+            last.index >= applied && (newest >= Some(*last) || step.after.log.base == *last)
+        }
+        (Errand::Snapshot { .. }, Outcome::SnapshotFailed | Outcome::Busy(Busy::Reads)) => true,
+        _ => false,
+    };
+    ensure!(fits, RequestsEndOnce, "{node} answers request {request}, {errand:?}, with {outcome:?}");
+    Ok(())
+}
+
+/// The requests of operators are numbered from here on.
+const ERRANDS: u64 = 1 << 40;
 
 fn place(request: RequestId) -> usize {
     // Number 0 is nobody's; it wraps to a place that no attempt has.

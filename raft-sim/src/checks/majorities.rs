@@ -1,6 +1,8 @@
 //! Majorities, counted from what the checks have seen themselves; and the configurations in which
 //! they decide.
 
+use std::sync::Arc;
+
 use raft_core::{Effect, Member, Membership, NodeId};
 
 use super::Step;
@@ -16,10 +18,10 @@ pub(crate) fn decides(membership: &Membership, agrees: impl Fn(NodeId) -> bool) 
 }
 
 /// The configurations that were in force during a step, the oldest first.
-pub(crate) fn in_force<'a>(step: &Step<'a>) -> impl DoubleEndedIterator<Item = &'a Membership> {
+pub(crate) fn in_force<'a>(step: &Step<'a>) -> impl DoubleEndedIterator<Item = &'a Arc<Membership>> {
     let newer = step.effects.iter().filter_map(|effect| match effect {
-        Effect::Configured { configuration } => Some(&*configuration.membership),
+        Effect::Configured { configuration } => Some(&configuration.membership),
         _ => None,
     });
-    std::iter::once(&*step.before.configuration.membership).chain(newer)
+    std::iter::once(&step.before.configuration.membership).chain(newer)
 }

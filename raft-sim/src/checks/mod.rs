@@ -5,6 +5,7 @@
 //! model disks, who voted for whom off the messages. A core that lies to itself is found out.
 
 pub mod commits;
+mod configurations;
 pub mod durability;
 pub mod elections;
 pub mod history;
@@ -20,7 +21,6 @@ use raft_core::{Effect, Index, Limits, Membership, NodeId, Status, Term, Time, T
 
 use crate::disk::{Disk, Snapshot};
 use crate::machine::Registers;
-use crate::slot;
 use commits::Commits;
 use durability::Durability;
 use elections::Elections;
@@ -62,6 +62,8 @@ pub enum Invariant {
     RequestsEndOnce,
     /// No acknowledged write is lost.
     AcknowledgedWrites,
+    /// One change at a time, majorities that overlap, no id twice, and no removed leader.
+    Configurations,
     /// A snapshot is the state at its index, everywhere the same, and covers what is forgotten.
     SnapshotFidelity,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
@@ -103,6 +105,7 @@ impl Invariant {
             Self::Linearizability => "I13",
             Self::RequestsEndOnce => "I14",
             Self::AcknowledgedWrites => "I15",
+            Self::Configurations => "I16",
             Self::SnapshotFidelity => "I17",
             Self::VoteLegality => "I18",
             Self::Leases => "I19",
@@ -136,6 +139,7 @@ impl fmt::Display for Invariant {
             Self::Linearizability => "linearizability",
             Self::RequestsEndOnce => "requests end once",
             Self::AcknowledgedWrites => "acknowledged writes stay",
+            Self::Configurations => "safe configurations",
             Self::SnapshotFidelity => "faithful snapshots",
             Self::VoteLegality => "legal votes",
             Self::Leases => "promises to leaders",
@@ -217,6 +221,8 @@ pub struct Inbox {
     pub resigned: Option<(NodeId, Term)>,
     /// A leader of this term, as it says, hands over to this node.
     pub ordered: Option<(NodeId, Term)>,
+    /// Somebody asks for votes by order of the leader of this term, as it says.
+    pub by_order: Option<(NodeId, Term)>,
     /// The newest term that anybody spoke of.
     pub newest_term: Term,
     /// The node was told that its disk has failed.
@@ -268,6 +274,7 @@ impl Checks {
         self.snapshots.on_installs(step, &self.logs, &self.commits)?;
         self.logs.on_persists(step, &self.elections, &self.commits)?;
         self.commits.on_persists(step, held, &self.logs)?;
+        configurations::on_step(step, &self.logs, &elected)?;
         self.elections.on_votes(step)?;
         for term in elected {
             self.commits.on_elected(step.node, term, &self.logs)?;
@@ -277,7 +284,7 @@ impl Checks {
         self.snapshots.on_step(step, &self.commits)?;
         self.durability.on_step(step, &self.logs, &self.elections)?;
         self.order.on_step(step, &self.commits)?;
-        self.history.on_step(step)
+        self.history.on_step(step, &self.commits)
     }
 
     /// A process has died, and its disk holds what it holds.
@@ -325,8 +332,8 @@ impl Checks {
         self.history.on_applied(node, machine)
     }
 
-    /// At the end, when everything has come to rest: every log ends alike, everything is
-    /// committed and applied everywhere, and every acknowledged write is there.
+    /// At the end, when everything has come to rest: the logs of all members end alike, everything
+    /// is committed and applied, and every acknowledged write is there.
     ///
     /// # Errors
     /// What is not as it should be.
@@ -343,7 +350,6 @@ impl Checks {
                 self.commits.last()
             );
             ensure!(self.history.is_idle(node), RequestsEndOnce, "{node} still owes answers: {:?}", status.load);
-            ensure!(slot(node) < statuses.len(), Provenance, "{node} is not a member");
         }
         self.history.at_end()
     }

@@ -4,6 +4,7 @@
 //! fires is worth nothing, and nobody would find out from clean runs.
 
 mod checks_of_clients;
+mod checks_of_configurations;
 mod checks_of_elections;
 mod checks_of_logs;
 mod checks_of_promises;

@@ -87,6 +87,16 @@ pub(crate) fn founders() -> Arc<Membership> {
     Membership::new(members).expect("because the three differ").into()
 }
 
+/// The configuration that an entry sets.
+pub(crate) fn configuration_of(entry: &Entry) -> Option<Configuration> {
+    match &entry.payload {
+        Payload::Configuration(membership) => {
+            Some(Configuration { index: entry.index, membership: membership.clone() })
+        }
+        Payload::Blank | Payload::Command(_) => None,
+    }
+}
+
 /// `machine` written down at `last`, in the configuration of the founders.
 pub(crate) fn snapshot_of(machine: &Registers, last: Position, digest: u64) -> Arc<Snapshot> {
     let machine = machine.image();
@@ -135,6 +145,7 @@ impl Rig {
             campaigns: 0,
         };
         for id in 1..=3 {
+            assert_eq!(rig.checks.on_start(node(id), &rig.disks[id as usize - 1], Index::ZERO), Ok(()));
             let configured = Effect::Configured { configuration: configuration.clone() };
             assert_eq!(rig.step(id, |_| {}, vec![configured]), Ok(()));
         }
@@ -166,6 +177,8 @@ impl Rig {
             if let Effect::Persist { hard_state, entries, .. } = effect {
                 after.hard_state = hard_state.as_deref().copied().unwrap_or(after.hard_state);
                 after.log.last = entries.last().map_or(after.log.last, Entry::position);
+                let set = entries.iter().filter_map(configuration_of).next_back();
+                after.configuration = set.unwrap_or(after.configuration);
             }
         }
         change(&mut after);
