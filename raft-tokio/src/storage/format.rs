@@ -47,7 +47,8 @@
 //! | 21–24 | checksum of bytes 0–20 and the payload, continued from the checksum before it (that of the group for the first record) |
 //! | 25– | the payload |
 //!
-//! The payload of kind 3 is the command; that of kind 4 the `Membership`, that of kind 5 the
+//! The payload of kind 1 is empty, or the floor below which the node takes no part in elections: its
+//! term and its index, 8 bytes each; the payload of kind 3 is the command; that of kind 4 the `Membership`, that of kind 5 the
 //! `SnapshotMeta`, both in postcard and valid as such; the others have none.
 //!
 //! A group holds at most one record of kind 1, and it comes first; the first group of each segment
@@ -259,8 +260,9 @@ impl<'a> Records<'a> {
         (self.rest, self.chain) = (rest, crc);
         let position = Position::new(Index::new(number), term);
         match (kind, payload) {
-            (HARD_STATE, []) => {
-                Some(Record::HardState(HardState { term, voted_for: NodeId::new(number), floor: None }))
+            (HARD_STATE, _) => {
+                let floor = decode_floor(payload)?;
+                Some(Record::HardState(HardState { term, voted_for: NodeId::new(number), floor }))
             }
             (BLANK, []) => Some(Record::Entry(position, Stored::Blank)),
             (COMMAND, _) => Some(Record::Entry(position, Stored::Command(payload))),
@@ -269,6 +271,23 @@ impl<'a> Records<'a> {
             _ => None,
         }
     }
+}
+
+/// Nothing, or term and index.
+fn encode_floor(floor: Option<Position>) -> Vec<u8> {
+    floor.map_or_else(Vec::new, |Position { term, index }| {
+        [term.as_u64().to_le_bytes(), index.as_u64().to_le_bytes()].concat()
+    })
+}
+
+/// The other way round; `None` if it is neither.
+fn decode_floor(payload: &[u8]) -> Option<Option<Position>> {
+    if payload.is_empty() {
+        return Some(None);
+    }
+    let mut fields = Fields(payload);
+    let floor = Position { term: Term::new(fields.u64()?), index: Index::new(fields.u64()?) };
+    fields.0.is_empty().then_some(Some(floor))
 }
 
 /// Reads a value in postcard that fills its bytes; its own conditions are checked along with it.
@@ -301,7 +320,7 @@ impl Encoder {
     /// How many bytes of records this makes; `None` if more than a group can hold.
     pub(super) fn length(content: Content<'_>) -> Option<u32> {
         let Content { hard_state, reset, entries } = content;
-        let hard_state = if hard_state.is_some() { RECORD_HEADER } else { 0 };
+        let hard_state = hard_state.map_or(0, |state| RECORD_HEADER + encode_floor(state.floor).len());
         let reset = reset.map_or(0, |meta| RECORD_HEADER.saturating_add(postcard_of(meta).len()));
         let length = entries.iter().fold(hard_state.saturating_add(reset), |sum, entry| {
             sum.saturating_add(RECORD_HEADER).saturating_add(payload(entry).len())
@@ -330,9 +349,9 @@ impl Encoder {
         let mut chain = header_crc(seed, place, &covered);
         self.push(seed, &covered);
         self.push(seed, &chain.to_le_bytes());
-        if let Some(HardState { term, voted_for, floor: None }) = hard_state {
+        if let Some(HardState { term, voted_for, floor }) = hard_state {
             let vote = voted_for.map_or(0, NodeId::as_u64);
-            chain = self.record(seed, chain, HARD_STATE, vote, term, &[]);
+            chain = self.record(seed, chain, HARD_STATE, vote, term, &encode_floor(floor));
         }
         if let Some(meta) = reset {
             let Position { term, index } = meta.last;

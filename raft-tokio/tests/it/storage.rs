@@ -57,7 +57,7 @@ fn append(seq: u64, batch: Vec<Entry>) -> Write {
 }
 
 fn vote(seq: u64, term: u64, voted_for: u64) -> Write {
-    let hard_state = HardState { term: Term::new(term), voted_for: NodeId::new(voted_for) };
+    let hard_state = HardState { term: Term::new(term), voted_for: NodeId::new(voted_for), floor: None };
     Write { seq: WriteSeq::new(seq), hard_state: Some(hard_state), entries: Entries::EMPTY }
 }
 

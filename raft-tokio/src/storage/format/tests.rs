@@ -51,6 +51,24 @@ fn a_group_is_these_bytes() {
 }
 
 #[test]
+fn a_floor_is_these_bytes_and_comes_back() {
+    let floor = Some(Position::new(Index::new(9), Term::new(2)));
+    let state = HardState { floor, ..hard_state() };
+    let content = Content { hard_state: Some(state), reset: None, entries: &Entries::EMPTY };
+    let length = Encoder::length(content).expect("it is short");
+    let mut encoder = Encoder::default();
+    let link = Link { group: 4, chain: 0xabcd };
+    let (bytes, _) = encoder.encode(Seed::new(SEED, 1), 5, link, length, content);
+    let payload: String = bytes.iter().skip(45).take(16).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(payload, "02000000000000000900000000000000");
+    let header = GroupHeader::decode(bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");
+    let mut group = Vec::new();
+    strip(bytes, &mut group);
+    let mut records = Records::new(&header, &group).expect("it is complete");
+    assert_eq!(records.take(), Some(Record::HardState(state)));
+}
+
+#[test]
 fn a_group_is_right_only_where_it_belongs() {
     let (bytes, next) = encoded(&mut Encoder::default(), &entries());
     let header = GroupHeader::decode(&bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");

@@ -121,7 +121,7 @@ impl Reference {
                 self.log.clear();
                 (self.base, self.base_configuration) = (meta.last, meta.configuration.clone());
                 if self.hard_state.term < meta.last.term {
-                    self.hard_state = HardState { term: meta.last.term, voted_for: None };
+                    self.hard_state = HardState { term: meta.last.term, voted_for: None, floor: None };
                 }
                 self.newest = Some(meta);
             }

@@ -94,8 +94,11 @@ fn go_on(mut opened: Opened, disk: &MemoryDisk, reference: Reference, case: &str
     let term = reference.hard_state.term.max(Term::new(1)).as_u64();
     let mut write = append(98, vec![entry(next, term, vec![1; 3_000]), configuration_entry(next + 1, term, 13)]);
     // No term and vote but where they are needed: the store itself repeats them in a new segment.
-    write.hard_state =
-        (reference.hard_state.term == Term::ZERO).then_some(HardState { term: Term::new(1), voted_for: None });
+    write.hard_state = (reference.hard_state.term == Term::ZERO).then_some(HardState {
+        term: Term::new(1),
+        voted_for: None,
+        floor: None,
+    });
     for step in [
         Step::Write(vec![write]),
         Step::Write(vec![append(99, vec![entry(next + 2, term, vec![2; 3_000])])]),
@@ -227,7 +230,7 @@ fn regress_a_term_from_a_snapshot_is_as_durable_as_the_snapshot() -> Result<(), 
         reference.on_step(&step);
     }
     let opened = reopen(&disk.crash(Keep::Nothing), &SMALL)?;
-    assert_eq!(opened.durable.hard_state, HardState { term: Term::new(7), voted_for: None });
+    assert_eq!(opened.durable.hard_state, HardState { term: Term::new(7), voted_for: None, floor: None });
     assert_eq!(reference.differs(&opened), None);
     // A vote of the snapshot's own term stays.
     let disk = formatted();

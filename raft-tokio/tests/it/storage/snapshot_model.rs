@@ -68,7 +68,7 @@ fn step(reference: &Reference, wish: &Wish, version: u64) -> Vec<Step> {
             let batch: Vec<Entry> = (first..).zip(sizes).map(make).collect();
             let vote = vote.map_or(0, |vote| vote);
             let term = if batch.is_empty() { known } else { known.max(term) };
-            let hard_state = HardState { term: raft_core::Term::new(term), voted_for: NodeId::new(vote) };
+            let hard_state = HardState { term: raft_core::Term::new(term), voted_for: NodeId::new(vote), floor: None };
             let mut write = append(version, Vec::new());
             (write.hard_state, write.entries) = (Some(hard_state), entries(batch));
             vec![Step::Write(vec![write])]

@@ -38,7 +38,7 @@ impl Pair {
             let size = if index == 1 { 62_000 } else { 900 };
             let mut write = append(index, vec![entry(index, term, vec![index as u8; size])]);
             if self.reference.hard_state.term == Term::ZERO {
-                write.hard_state = Some(HardState { term: Term::new(1), voted_for: None });
+                write.hard_state = Some(HardState { term: Term::new(1), voted_for: None, floor: None });
             }
             self.step(&Step::Write(vec![write]))?;
         }
