@@ -275,9 +275,9 @@ impl Locked {
         let (snapshots, newest) = found.settle(disk.clone(), cluster, first.before.index)?;
         let noted = Anchor { boot, group, segment, first };
         if first == anchor.first {
-            anchor_file.write(noted)?
+            anchor_file.write(noted)?;
         } else {
-            anchor_file.write_twice(noted)?
+            anchor_file.write_twice(noted)?;
         }
         // Not before both slots of the anchor know that it is needed no more.
         snapshots.sweep();

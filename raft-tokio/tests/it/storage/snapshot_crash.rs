@@ -133,9 +133,9 @@ fn a_power_cut_at_any_operation_shows_the_old_pair_or_the_new_one() {
                 let found = check(&opened, &outcome, &case);
                 let is_old = Reference { received: None, ..outcome.0.clone() } == found;
                 if is_old {
-                    old += 1
+                    old += 1;
                 } else {
-                    new += 1
+                    new += 1;
                 }
                 go_on(opened, &crashed, found, &case);
             }

@@ -183,18 +183,19 @@ fn a_snapshot_that_cannot_be_written_leaves_everything_as_it_was() -> Result<(),
 }
 
 #[test]
-fn a_log_does_not_begin_with_a_segment_whose_entries_follow_on_something_replaced() -> Result<(), StorageError> {
+fn the_first_group_of_a_segment_repeats_term_and_vote_after_a_torn_one_too() -> Result<(), StorageError> {
     let mut pair = Pair::new()?;
+    pair.step(&Step::Write(vec![vote(1, 1, 2)]))?;
     pair.fill(1, 9)?;
-    // A segment of its own, because it does not fit behind the others.
-    pair.step(&Step::Write(vec![append(10, vec![entry(10, 1, vec![0; 2_400])])]))?;
-    let newest = pair.names("log-").len();
-    // In the same segment, entries replace what lies before it.
-    pair.step(&Step::Write(vec![vote(11, 2, 1), append(11, vec![entry(8, 2, "8"), entry(9, 2, "9")])]))?;
-    assert_eq!(pair.names("log-").len(), newest, "the test needs both in one segment");
-    pair.fill_term(10, 12, 2)?;
-    for step in [Step::Save(9), Step::Compact(9), Step::Sweep] {
-        pair.step(&step)?;
-    }
+    let before = pair.reference.clone();
+    let segments = pair.names("log-").len();
+    // A group that does not fit behind the others, and that a crash tears.
+    pair.step(&Step::Write(vec![append(10, vec![entry(10, 1, vec![7; 2_800])])]))?;
+    assert_eq!(pair.names("log-").len(), segments + 1, "the test needs a new segment");
+    let newest = pair.names("log-").pop().expect("there is a log");
+    pair.disk = pair.disk.tampered(&newest, |bytes| bytes[1_024..1_536].fill(0));
+    pair.reference = before;
+    pair.reopen()?;
+    pair.fill(10, 10)?;
     pair.reopen()
 }
