@@ -58,11 +58,14 @@ impl Extent {
         }
     }
 
-    pub(crate) fn truncate_from(&mut self, from: Index) {
+    /// Everything from `from` on is gone: so many bytes, if that is known. Otherwise what lies after
+    /// the last mark before it is taken for gone as well.
+    pub(crate) fn truncate_from(&mut self, from: Index, cost: Option<u64>) {
         while self.marks.len() > 1 && self.marks.back().is_some_and(|(index, _)| *index >= from) {
             self.marks.pop_back();
         }
-        self.total = self.marks.back().map_or(0, |(_, sum)| *sum);
+        let marked = self.marks.back().map_or(0, |(_, sum)| *sum);
+        self.total = cost.map_or(marked, |cost| self.total.saturating_sub(cost).max(marked));
     }
 
     pub(crate) fn compact(&mut self, through: Index) {
@@ -121,10 +124,14 @@ mod tests {
             for (cost, index) in costs.iter().zip(1..) {
                 extent.append(Index::new(index), *cost);
             }
-            extent.truncate_from(Index::new(kept as u64 + 1));
+            let gone = costs.iter().skip(kept).sum();
+            let mut known = Extent { marks: extent.marks.clone(), total: extent.total };
+            known.truncate_from(Index::new(kept as u64 + 1), Some(gone));
+            extent.truncate_from(Index::new(kept as u64 + 1), None);
             let exact: u64 = costs.iter().take(kept).sum();
             let found = extent.after(Index::ZERO);
             prop_assert!(found <= exact && found + Extent::GRAIN + 40_000 >= exact, "{found} for {exact}");
+            prop_assert_eq!(known.after(Index::ZERO), exact, "what is known is not guessed");
             let more: Vec<u64> = Vec::from([5, 6]);
             more.iter().for_each(|cost| extent.append(Index::new(99), *cost));
             prop_assert_eq!(extent.after(Index::ZERO), found + 11);

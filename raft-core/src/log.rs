@@ -230,8 +230,10 @@ impl Log {
     /// Removes everything from `from` on. What replaces it is durable only when its own write is.
     pub(crate) fn truncate_from(&mut self, from: Index) {
         assert!(from > self.base.index, "cannot remove index {from}: the log begins after {}", self.base);
+        let (is_known, before) = (from >= self.cached_from(), self.cache.bytes);
         self.cache.truncate_from(from);
-        self.extent.truncate_from(from);
+        let cost = before.saturating_sub(self.cache.bytes);
+        self.extent.truncate_from(from, is_known.then_some(cost));
         let kept = self.runs.partition_point(|run| run.first < from);
         self.runs.truncate(kept);
         self.last = self.last.min(from.prev());

@@ -21,6 +21,7 @@ use alloc::vec::Vec;
 
 use crate::durable::SnapshotMeta;
 use crate::effect::{Effect, Observation, Outcome};
+use crate::entry::Entries;
 use crate::log::Log;
 use crate::message::Rpc;
 use crate::types::{HardState, Index, NodeId, RequestId, Round, Term, Time, WriteSeq};
@@ -187,13 +188,22 @@ impl Outbox {
     /// Issues one write for everything staged, if anything is.
     pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log, now: Time) {
         let Staged { hard_state: hard_state_changed, install, entries_from } = core::mem::take(&mut self.staged);
+        let installs = install.is_some();
         if let Some(meta) = install {
+            // Term and vote first: after a crash in between the disk must not hold a log of a later term.
+            if hard_state_changed {
+                self.written = self.written.next();
+                self.hard_state_written = self.written;
+                let (seq, entries) = (self.written, Entries::EMPTY);
+                self.effects.push(Effect::Persist { seq, hard_state: Some(Box::new(hard_state)), entries });
+            }
             self.written = self.written.next();
             self.install_written = self.written;
             let last = meta.last.index;
             self.writes.push_back(Write { seq: self.written, last, bytes: 0, issued: now });
             self.effects.push(Effect::InstallSnapshot { seq: self.written, meta });
         }
+        let hard_state_changed = hard_state_changed && !installs;
         if hard_state_changed || entries_from.is_some() {
             self.written = self.written.next();
             let last = log.last().index;

@@ -29,8 +29,9 @@ pub(crate) struct Progress {
     /// The store that it is a member with; only from there its answers count (contract V9).
     store: StoreId,
     matched: Index,
-    /// The newest round in which it has said so.
-    matched_in: Round,
+    /// The newest round that had been sent when it was heard that far: whatever it says to a later
+    /// one, it says with that much on its disk.
+    matched_by: Round,
     next: Index,
     mode: Mode,
     /// The mode that was last told to the world.
@@ -147,7 +148,7 @@ impl Progress {
         Self {
             store,
             matched: Index::ZERO,
-            matched_in: Round::ZERO,
+            matched_by: Round::ZERO,
             next,
             mode: Mode::Probe(Probe::Ready),
             observed: ProgressMode::Probe,
@@ -334,9 +335,10 @@ impl Progress {
     }
 
     /// The peer holds the leader's log, durably, up to `matched`.
-    pub(crate) fn on_matched(&mut self, matched: Index, round: Round, now: Time) {
-        if matched >= self.matched {
-            self.matched_in = self.matched_in.max(round);
+    /// `newest` is the newest round that was sent.
+    pub(crate) fn on_matched(&mut self, matched: Index, newest: Round, now: Time) {
+        if matched > self.matched {
+            self.matched_by = newest;
         }
         self.matched = self.matched.max(matched);
         self.on_arrived(matched, now);
@@ -377,11 +379,13 @@ impl Progress {
 
     /// The peer does not hold `prev`; the logs may agree up to `candidate`.
     ///
-    /// R1 – if it had acknowledged `prev`, and denies it in a later round, it has lost entries: no
-    /// correct disk forgets what it has acknowledged.
+    /// R1 – if its acknowledgement of `prev` was here before `round` was even sent, and it denies
+    /// `prev` to that round, it has lost entries: no correct disk forgets what it has acknowledged.
+    /// (That the round is newer than that of the acknowledgement would not do: if appends overtake
+    /// each other, the later one is denied first, and the earlier one acknowledged after: ADR-0005.)
     pub(crate) fn on_rejected(&mut self, round: Round, prev: Index, candidate: Index) -> Denied {
         // Nobody can deny the beginning of all logs.
-        if prev > Index::ZERO && prev <= self.matched && round > self.matched_in {
+        if prev > Index::ZERO && prev <= self.matched && round > self.matched_by {
             let (from, to) = (self.matched, candidate.min(prev.prev()));
             self.matched = to;
             self.probe_from(to.next());

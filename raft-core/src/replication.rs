@@ -198,8 +198,9 @@ pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer
         state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
+    let newest = leader.rounds.newest();
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched, round, state.now());
+        progress.on_matched(matched, newest, state.now());
         progress.on_chased(state.log.last().index, state.now(), state.patience());
     }
 }
@@ -239,13 +240,14 @@ pub(crate) fn on_heartbeat_reply(
         state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
+    let newest = leader.rounds.newest();
     // T3 – the promise runs from the arrival of the heartbeat; for us, from before it left.
     let sent_at = leader.rounds.sent_at(round);
     // More than was asked for cannot have been meant.
     let granted = granted.min(state.config.timing().election_timeout_min);
     let promised = state.config.leases().zip(sent_at).map(|(leases, sent_at)| sent_at.after(leases.reliable(granted)));
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched, round, now);
+        progress.on_matched(matched, newest, now);
         progress.on_chased(state.log.last().index, now, patience);
         progress.on_heartbeat_reply(verified, now, patience);
         promised.into_iter().for_each(|until| progress.on_promised(until));

@@ -3,6 +3,7 @@
 //! Architecture invariant: nothing but this task touches the core or the state machine, and no
 //! lock guards either. Executors speak to it by putting events into its inbox.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ const BATCH_MAX: usize = 1024;
 /// How many messages wait for the driver at most, in each queue. Whoever has more for it waits; a
 /// peer's message is dropped then, as the network may do at any time.
 const QUEUE_MAX: usize = 16_384;
+
+/// How many snapshots that have arrived are kept in memory.
+const ARRIVED_MAX: usize = 2;
 
 /// Later than this is not the coarseness of a timer.
 const UNPUNCTUAL: Duration = Duration::from_millis(5);
@@ -92,8 +96,9 @@ impl<M> Inbox<M> {
 pub(crate) struct Driver<M> {
     pub(crate) raft: Raft,
     pub(crate) machine: M,
-    /// A snapshot that has arrived, for the case that the core wants it installed.
-    pub(crate) arrived: Option<(SnapshotMeta, Bytes)>,
+    /// The newest snapshots that have arrived, for the case that the core wants one installed. Two,
+    /// because one can come while the one before it is being written.
+    pub(crate) arrived: VecDeque<(SnapshotMeta, Bytes)>,
     pub(crate) pending: Pending<M>,
     pub(crate) inbox: Inbox<M>,
     pub(crate) executors: Executors,
@@ -164,7 +169,10 @@ impl<M: StateMachine> Driver<M> {
             Input::Storage(completion) => turn.events.extend(self.on_completion(completion)),
             Input::Arrived { meta, data } => {
                 self.executors.writer.save_received(meta.clone(), data.clone());
-                self.arrived = Some((meta, data));
+                self.arrived.push_back((meta, data));
+                while self.arrived.len() > ARRIVED_MAX {
+                    self.arrived.pop_front();
+                }
             }
             Input::Introduced { node, address } => self.executors.on_introduced(node, address),
             Input::Change { expected, changes, waiter } => {
@@ -283,9 +291,10 @@ impl<M: StateMachine> Driver<M> {
     /// read it, the node must not go on: it would answer as if it had.
     fn install(&mut self, seq: WriteSeq, meta: Arc<SnapshotMeta>) -> Option<Event> {
         let index = meta.last.index;
-        let restored = match self.arrived.take() {
-            Some((arrived, data)) if arrived.last == meta.last => self.machine.restore(&data),
-            Some(_) | None => Err(RestoreError { reason: format!("the bytes of snapshot {} are gone", meta.last) }),
+        let arrived = core::mem::take(&mut self.arrived).into_iter().find(|(arrived, _)| arrived.last == meta.last);
+        let restored = match arrived {
+            Some((_, data)) => self.machine.restore(&data),
+            None => Err(RestoreError { reason: format!("the bytes of snapshot {} are gone", meta.last) }),
         };
         match restored {
             Ok(()) => {

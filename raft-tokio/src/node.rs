@@ -1,6 +1,6 @@
 //! A replica, as an application sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -343,7 +343,7 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         let origin = Instant::now();
         let punctuality = Punctuality::new(me.node, self.timing);
         let pending = Pending::new();
-        let driver = Driver { raft, machine, arrived: None, pending, inbox, executors, origin, punctuality };
+        let driver = Driver { raft, machine, arrived: VecDeque::new(), pending, inbox, executors, origin, punctuality };
         tokio::spawn(async move {
             driver.run().await;
             // Everybody may have let go of the node.

@@ -62,6 +62,18 @@ fn rule_r1_an_answer_from_before_the_acknowledgement_proves_nothing() {
     assert_eq!(server.progress(2), (2, 3, false, 0));
 }
 
+/// The schedule that the letter of R1 does not bear, found by a simulation that reorders appends.
+#[test]
+fn regress_r1_an_append_that_overtook_another_is_denied_and_proves_nothing() {
+    let mut server = Start::first_of_three().settled_leader();
+    server.propose(7);
+    server.propose(8);
+    // Round 3, with 3@1, arrives first: n2 lacks 2@1 and denies it. Then round 2 arrives.
+    server.receive(2, append_reply(1, 2, 2));
+    server.receive(2, rejected(1, 3, 2, at(1, 1), 1));
+    assert_eq!(server.progress(2).0, 2, "it holds 2@1 by now");
+}
+
 #[test]
 fn rule_r1_what_one_peer_lost_no_longer_counts_for_it() {
     let mut server = leader();

@@ -91,6 +91,7 @@ fn one_of_each() -> Vec<(&'static str, Rpc)> {
         ("install-snapshot", Rpc::InstallSnapshot(Arc::new(offer()))),
         ("snapshot-received", Rpc::SnapshotStatus { term, last, fate: SnapshotFate::Received(300) }),
         ("snapshot-failed", Rpc::SnapshotStatus { term, last, fate: SnapshotFate::Failed }),
+        ("regressed", Rpc::Regressed { term, acknowledged: last }),
         ("read-index", Rpc::ReadIndex { term, id, mode: ReadMode::Lease }),
         ("read-index-reply", Rpc::ReadIndexReply { term, id, index: Some(commit) }),
         ("read-index-refused", Rpc::ReadIndexReply { term, id, index: None }),

@@ -85,7 +85,7 @@ impl Rig {
         let driver = Driver {
             raft,
             machine: Machine::default(),
-            arrived: None,
+            arrived: VecDeque::new(),
             pending: Pending::new(),
             inbox,
             executors: Executors { me, addresses: BTreeMap::new(), members: BTreeSet::new(), endpoint, writer },

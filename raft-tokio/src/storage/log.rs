@@ -176,7 +176,8 @@ impl Log {
         let link = self.link;
         // A server that lives in this term has not voted in it, unless it says so itself.
         let behind = self.hard_state.term < first.term;
-        let hard_state = behind.then_some(HardState { term: first.term, voted_for: None, floor: self.hard_state.floor });
+        let hard_state =
+            behind.then_some(HardState { term: first.term, voted_for: None, floor: self.hard_state.floor });
         let place = self.put(Content { hard_state, reset: Some(meta), entries: &Entries::EMPTY })?;
         self.contents = Contents::after(meta.last);
         self.starts.truncate(Index::ZERO);
