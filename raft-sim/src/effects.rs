@@ -12,7 +12,7 @@ use crate::world::{Happening, World};
 
 impl World {
     /// One step of a core: the events go in, the effects come out, are checked and executed.
-    pub(crate) fn step(&mut self, id: NodeId, at: Time, batch: Vec<Event>) -> Verdict {
+    pub(crate) fn step(&mut self, id: NodeId, (at, clock): (Time, Time), batch: Vec<Event>) -> Verdict {
         let now = self.schedule.now();
         let node = &mut self.nodes[slot(id)];
         let Some(process) = &mut node.process else { return Ok(()) };
@@ -43,7 +43,7 @@ impl World {
         self.checks.on_step(&Step {
             node: id,
             now,
-            clock: now,
+            clock,
             inbox,
             effects: &effects,
             before: &before,
@@ -122,10 +122,10 @@ impl World {
         let (from, life) = (status.identity.peer(), node.life);
         let transit = self.network.send(now, (id, to));
         if let Some(at) = transit.duplicate {
-            self.schedule.plan(at, Happening::Arrive { from, to, rpc: rpc.clone() });
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc: rpc.clone(), sent: now });
         }
         if let Some(at) = transit.arrival {
-            self.schedule.plan(at, Happening::Arrive { from, to, rpc });
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc, sent: now });
         }
         if let Some(at) = transit.notice {
             self.schedule.plan(at, Happening::Notice { node: id, life, peer: to });
@@ -139,12 +139,18 @@ impl World {
             let spike = if self.chance.disk.chance(self.plan.disk.spikes) { 100 } else { 1 };
             let takes =
                 self.chance.disk.exponential(self.plan.disk.sync_mean.saturating_mul(node.disk_factor.max(spike)));
-            self.schedule.plan(now.after(takes), Happening::Synced { node: id, life: node.life });
+            let at = now.after(takes).max(node.disk_stalled_until);
+            self.schedule.plan(at, Happening::Synced { node: id, life: node.life });
         }
     }
 
     pub(crate) fn on_synced(&mut self, id: NodeId, life: u64) -> Verdict {
+        let stalled_until = self.nodes[slot(id)].disk_stalled_until;
         if self.nodes[slot(id)].alive(life).is_none() {
+            return Ok(());
+        }
+        if stalled_until > self.schedule.now() {
+            self.schedule.plan(stalled_until, Happening::Synced { node: id, life });
             return Ok(());
         }
         let disk = &mut self.disks[slot(id)];
@@ -224,7 +230,7 @@ impl World {
         }
     }
 
-    pub(crate) fn on_request(&mut self, to: NodeId, request: RequestId, padding: usize) {
+    pub(crate) fn on_request(&mut self, to: NodeId, request: RequestId, padding: usize, mode: ReadMode) {
         if self.nodes[slot(to)].process.is_none() {
             // The connection is refused: nobody has heard of the request.
             self.answer(request, Answer::TryAgain { leader: None });
@@ -233,7 +239,7 @@ impl World {
         self.checks.history.on_handed_over(to, request);
         let event = match self.checks.history.command(request) {
             Some(command) => Event::Propose { request, command: command.encode(padding) },
-            None => Event::Read { request, mode: ReadMode::Quorum },
+            None => Event::Read { request, mode },
         };
         self.give(to, event);
     }

@@ -15,14 +15,14 @@ use crate::{node_at, slot};
 #[derive(Debug)]
 pub(crate) struct Nemesis {
     rngs: BTreeMap<FaultKind, Rng>,
-    /// The time of faults is over.
-    calm: bool,
+    /// When the time of faults was over.
+    calm: Option<Time>,
 }
 
 impl Nemesis {
     pub(crate) fn new(root: &Rng) -> Self {
         let rngs = FaultKind::ALL.into_iter().map(|kind| (kind, root.fork(&format!("nemesis/{kind:?}"))));
-        Self { rngs: rngs.collect(), calm: false }
+        Self { rngs: rngs.collect(), calm: None }
     }
 
     fn rng(&mut self, kind: FaultKind) -> &mut Rng {
@@ -48,7 +48,7 @@ impl World {
     }
 
     pub(crate) fn on_episode(&mut self, kind: FaultKind) -> Verdict {
-        if self.nemesis.calm {
+        if self.is_calm() {
             return Ok(());
         }
         // What operators do they do more often than disaster strikes.
@@ -63,7 +63,7 @@ impl World {
 
     /// A fault that every run has strikes; a leader crash waits for a leader.
     pub(crate) fn on_required(&mut self, kind: FaultKind) -> Verdict {
-        if self.nemesis.calm {
+        if self.is_calm() {
             return Ok(());
         }
         if kind == FaultKind::LeaderCrash && self.leader().is_none() {
@@ -76,12 +76,19 @@ impl World {
 
     /// Whether the time of faults is over.
     pub(crate) fn is_calm(&self) -> bool {
-        self.nemesis.calm
+        self.nemesis.calm.is_some()
+    }
+
+    /// Whether a message from the time of faults comes so late that it would disturb the peace: an
+    /// order to take over, for instance, counts as long as its term lasts.
+    pub(crate) fn is_out_of_time(&self, sent: Time) -> bool {
+        let grace = self.plan.timing.election_timeout_max * 2;
+        self.nemesis.calm.is_some_and(|healed| sent < healed && self.now() > healed.after(grace))
     }
 
     /// A fault follows on something, unless all is healed by now.
     pub(crate) fn on_chained(&mut self, kind: FaultKind) -> Verdict {
-        if self.nemesis.calm { Ok(()) } else { self.strike(kind) }
+        if self.is_calm() { Ok(()) } else { self.strike(kind) }
     }
 
     fn strike(&mut self, kind: FaultKind) -> Verdict {
@@ -120,6 +127,14 @@ impl World {
                 self.fail_disk();
                 Ok(())
             }
+            FaultKind::DiskStall => {
+                self.stall_disk();
+                Ok(())
+            }
+            FaultKind::DiskFull => {
+                self.fill_disk();
+                Ok(())
+            }
             FaultKind::Membership => {
                 self.change_membership();
                 Ok(())
@@ -132,7 +147,8 @@ impl World {
                 self.request_snapshot();
                 Ok(())
             }
-            FaultKind::Loss
+            FaultKind::DrainStall
+            | FaultKind::Loss
             | FaultKind::DelaySpikes
             | FaultKind::Duplication
             | FaultKind::Reordering
@@ -146,7 +162,7 @@ impl World {
 
     /// A cut that was planned begins, unless all is healed by now.
     pub(crate) fn on_cut(&mut self, links: &[Link]) {
-        if !self.nemesis.calm {
+        if !self.is_calm() {
             self.network.cut(links);
         }
     }
@@ -224,7 +240,7 @@ impl World {
         // has to give up, and when another one may already have committed something.
         let lasting = if rng.chance(CERTAIN / 2) { rng.duration(min, max + min / 4) } else { rng.exponential(max * 2) };
         let until = self.now().after(lasting);
-        self.counts.other_faults += 1;
+        self.counts.pauses += 1;
         let node = &mut self.nodes[slot(node)];
         node.paused_until = node.paused_until.max(until);
     }
@@ -238,6 +254,34 @@ impl World {
         self.counts.other_faults += 1;
         self.nodes[slot(id)].disk_factor = factor;
         self.schedule.plan(recovered_at, Happening::DiskRecovered { node: id });
+    }
+
+    /// No sync ends for a while, whose length has to do with how long a leader puts up with it.
+    fn stall_disk(&mut self) {
+        let id = self.leader_or_any(FaultKind::DiskStall);
+        let (limit, timeout) = (self.plan.timing.stall_limit, self.plan.timing.election_timeout_max);
+        let rng = self.nemesis.rng(FaultKind::DiskStall);
+        let longest = limit.min(timeout * 8);
+        let until = self.schedule.now().after(longest / 2 + rng.exponential(longest));
+        self.counts.disk_stalls += 1;
+        let node = &mut self.nodes[slot(id)];
+        node.disk_stalled_until = node.disk_stalled_until.max(until);
+    }
+
+    /// One disk is full; or they all are, since they have the same size and hold the same.
+    fn fill_disk(&mut self) {
+        let one = self.leader_or_any(FaultKind::DiskFull);
+        let (everybody, timeout) = (self.existing(), self.plan.timing.election_timeout_max);
+        let rng = self.nemesis.rng(FaultKind::DiskFull);
+        let full = if rng.chance(CERTAIN / 5) { everybody } else { vec![one] };
+        for id in full {
+            let lasting = self.nemesis.rng(FaultKind::DiskFull).exponential(timeout * 6);
+            let at = self.schedule.now().after(lasting);
+            self.counts.disks_full += 1;
+            self.nodes[slot(id)].disk_full = true;
+            self.give(id, Event::StorageFull);
+            self.schedule.plan(at, Happening::SpaceAgain { node: id });
+        }
     }
 
     fn fail_disk(&mut self) {
@@ -257,10 +301,11 @@ impl World {
     pub(crate) fn heal(&mut self) -> Verdict {
         let now = self.now();
         self.trace.record(now, &[51], || "nemesis: everything is healed");
-        self.nemesis.calm = true;
+        self.nemesis.calm = Some(now);
         self.network.heal();
         self.clients.heal();
         self.plan.process.effect_crashes = 0;
+        self.plan.process.stalls = 0;
         self.plan.process.timer_lag_mean = std::time::Duration::ZERO;
         // A state machine slower than its clients are eager never catches up, whoever leads.
         let quick = self.plan.timing.heartbeat_interval / 50;
@@ -274,6 +319,7 @@ impl World {
                 self.crash(id)?;
             }
             self.nodes[place].disk_factor = 1;
+            self.schedule.plan(now, Happening::SpaceAgain { node: id });
             self.wake(id);
             self.start(id)?;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_core::{
     ClusterId, Config, ConfigError, Entries, Event, Index, NodeId, Payload, Raft, RequestId, Rpc, SnapshotMeta,
@@ -31,6 +32,10 @@ pub(crate) struct Node {
     pub(crate) paused_until: Time,
     /// How many times slower than usual its disk is.
     pub(crate) disk_factor: u32,
+    /// No sync ends before.
+    pub(crate) disk_stalled_until: Time,
+    /// Its disk has no space left.
+    pub(crate) disk_full: bool,
 }
 
 /// The life of a node between two crashes.
@@ -41,6 +46,7 @@ pub(crate) struct Process {
     clock: Clock,
     inbox: Mailbox,
     pub(crate) drain_planned: bool,
+    pub(crate) held: Option<Held>,
     pub(crate) timer: Option<Time>,
     applier: VecDeque<HandOver>,
 }
@@ -61,16 +67,35 @@ pub(crate) enum HandOver {
 struct Clock {
     started: Time,
     origin: Time,
+    /// How long a million nanoseconds of the world are on it.
+    rate: u64,
 }
 
 impl Clock {
+    const EXACT: u128 = 1_000_000;
+
     fn local(self, now: Time) -> Time {
-        self.origin.after(now.since(self.started))
+        let elapsed = now.since(self.started).as_nanos() * u128::from(self.rate) / Self::EXACT;
+        self.origin.after(nanoseconds(elapsed))
     }
 
+    /// The first moment at which it shows `local`.
     fn world(self, local: Time) -> Time {
-        self.started.after(local.since(self.origin))
+        let elapsed = (local.since(self.origin).as_nanos() * Self::EXACT).div_ceil(u128::from(self.rate));
+        self.started.after(nanoseconds(elapsed))
     }
+}
+
+fn nanoseconds(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// What a process took out of its inbox before something held it up.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) batch: Vec<Event>,
+    /// When it read the clock, if it had by then.
+    pub(crate) read_at: Option<Time>,
 }
 
 /// What waits for a process: each channel in its own order.
@@ -135,6 +160,8 @@ impl Node {
             retired: false,
             paused_until: Time::ZERO,
             disk_factor: 1,
+            disk_stalled_until: Time::ZERO,
+            disk_full: false,
         }
     }
 
@@ -150,7 +177,7 @@ impl Node {
 
     /// Opens the disk and starts a process on it.
     pub(crate) fn start(&mut self, disk: &mut Disk, now: Time, start: Start) -> Result<(), ConfigError> {
-        let Start { config, cluster, durable_machine, cache_bytes, origin } = start;
+        let Start { config, cluster, durable_machine, cache_bytes, origin, rate } = start;
         // A machine that has kept its state needs a snapshot only if the log does not go on from there.
         let needed = if durable_machine { disk.base().index } else { Index::new(u64::MAX) };
         if let Some(snapshot) = disk.newest_snapshot().filter(|_| self.machine.applied() < needed) {
@@ -162,9 +189,10 @@ impl Node {
         self.process = Some(Process {
             status: raft.status(),
             raft,
-            clock: Clock { started: now, origin },
+            clock: Clock { started: now, origin, rate },
             inbox: Mailbox::default(),
             drain_planned: false,
+            held: None,
             timer: None,
             applier: VecDeque::new(),
         });
@@ -186,6 +214,8 @@ pub(crate) struct Start {
     pub(crate) cache_bytes: u64,
     /// What its clock shows.
     pub(crate) origin: Time,
+    /// How fast it runs: exact is a million.
+    pub(crate) rate: u64,
 }
 
 impl Process {
@@ -197,20 +227,25 @@ impl Process {
         !self.inbox.is_empty()
     }
 
-    /// Takes events out of the inbox, and a tick if one is due; and reads the clock afterwards
-    /// (contract T1).
-    pub(crate) fn drain(&mut self, now: Time, plan: &ProcessPlan, rng: &mut Rng) -> (Time, Vec<Event>) {
+    /// Takes events out of the inbox.
+    pub(crate) fn drain(&mut self, plan: &ProcessPlan, rng: &mut Rng) -> Vec<Event> {
         let mut batch = Vec::new();
         while (batch.len() as u64) < plan.batch_max
             && let Some(event) = self.inbox.pop(plan.inbox_order, rng)
         {
             batch.push(event);
         }
+        batch
+    }
+
+    /// Reads the clock for a batch, and adds a tick to it if one is due by then. After the inbox
+    /// was drained, never before (contract T1).
+    pub(crate) fn read_clock(&self, now: Time, batch: &mut Vec<Event>) -> Time {
         let at = self.clock.local(now);
         if self.raft.deadline().is_some_and(|deadline| deadline <= at) {
             batch.push(Event::Tick);
         }
-        (at, batch)
+        at
     }
 
     /// When the core wants to be woken, on the world's clock.
@@ -309,8 +344,8 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
             | Event::SnapshotProgress { .. }
             | Event::SnapshotReceived { .. }
             | Event::StorageFull
-            | Event::StorageReady
             | Event::LogRead { .. } => {}
+            Event::StorageReady => inbox.storage_ready = true,
             Event::StorageFailed => inbox.storage_failed = true,
         }
     }

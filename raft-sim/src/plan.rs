@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use raft_core::{Limits, Timing};
+use raft_core::{Leases, Limits, Priority, Timing};
 
 use crate::rng::{CERTAIN, Ppm, Rng};
 
@@ -60,11 +60,17 @@ pub enum FaultKind {
     Transfer,
     /// Somebody wants a snapshot (SN1).
     SnapshotRequest,
+    /// A process is held up between its inbox and its step, before or after it reads the clock (P4).
+    DrainStall,
+    /// A disk stands still for a while (D9).
+    DiskStall,
+    /// A disk has no space left for a while; now and then all of them (D8).
+    DiskFull,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Loss,
         Self::DelaySpikes,
         Self::Duplication,
@@ -88,10 +94,13 @@ impl FaultKind {
         Self::Membership,
         Self::Transfer,
         Self::SnapshotRequest,
+        Self::DrainStall,
+        Self::DiskStall,
+        Self::DiskFull,
     ];
 
     /// The kinds that strike at moments; the others are rates that hold all the time.
-    pub const EPISODES: [Self; 14] = [
+    pub const EPISODES: [Self; 16] = [
         Self::Partition,
         Self::LeaderIsolation,
         Self::OneWayCut,
@@ -106,6 +115,8 @@ impl FaultKind {
         Self::Membership,
         Self::Transfer,
         Self::SnapshotRequest,
+        Self::DiskStall,
+        Self::DiskFull,
     ];
 }
 
@@ -179,6 +190,8 @@ pub struct ProcessPlan {
     pub apply_mean: Duration,
     /// Whether the state machine survives a crash.
     pub durable_machine: bool,
+    /// How many steps are held up between the inbox and the step.
+    pub stalls: Ppm,
     /// How late timers are on average.
     pub timer_lag_mean: Duration,
     /// How many steps end in a crash amid their effects.
@@ -221,6 +234,10 @@ pub struct ClientPlan {
     pub timeout: Duration,
     /// How many operations are reads.
     pub reads: Ppm,
+    /// How many of the reads rely on a lease.
+    pub lease_reads: Ppm,
+    /// How many of the reads go to any node.
+    pub reads_anywhere: Ppm,
     /// How many of the writes append.
     pub appends: Ppm,
     /// How many operations go to any node instead of the one that is taken for the leader.
@@ -242,6 +259,10 @@ pub struct Plan {
     pub timing: Timing,
     /// The limits of every node.
     pub limits: Limits,
+    /// How far clocks drift, in millionths, if reads may rely on leases; otherwise they do not.
+    pub leases: Option<u32>,
+    /// How eagerly each node runs for leader.
+    pub priorities: Vec<Priority>,
     /// Which faults there are.
     pub faults: BTreeSet<FaultKind>,
     /// The time between two episodes of one kind, on average.
@@ -274,6 +295,8 @@ impl Plan {
             nodes,
             nodes_max: nodes + joiners,
             timing,
+            leases: draw_leases(&mut root.fork("plan/leases")),
+            priorities: draw_priorities(&mut root.fork("plan/priorities"), nodes + joiners),
             limits: draw_compaction(&mut root.fork("plan/compaction"), draw_limits(&mut root.fork("plan/limits"))),
             episode_mean: rng.duration(timing.election_timeout_max * 8, timing.election_timeout_max * 40),
             fault_time: rng.duration(Duration::from_secs(10), Duration::from_secs(40)),
@@ -284,6 +307,11 @@ impl Plan {
             clients: draw_clients(&mut root.fork("plan/clients"), timing),
             faults,
         }
+    }
+
+    /// How far each clock is off at most, in millionths.
+    pub fn drift_ppm(&self) -> u32 {
+        self.leases.unwrap_or_default()
     }
 
     /// Whether this kind of fault is part of the mix.
@@ -307,8 +335,28 @@ fn draw_timing(rng: &mut Rng) -> Timing {
     let heartbeat_interval = Duration::from_millis(*rng.pick(&[20, 50, 50, 50, 100]));
     let election_timeout_min = heartbeat_interval * rng.between(3, 6) as u32;
     let election_timeout_max = election_timeout_min * rng.between(15, 25) as u32 / 10;
-    let stall_limit = election_timeout_max * 1_000;
+    let stall_limit = election_timeout_max * *rng.pick(&[1, 2, 4, 16]);
     Timing { heartbeat_interval, election_timeout_min, election_timeout_max, stall_limit }
+}
+
+/// In a third of the seeds.
+fn draw_leases(rng: &mut Rng) -> Option<u32> {
+    let drift_ppm = *rng.pick(&[0, 200, 10_000, Leases::DRIFT_PPM_MAX]);
+    rng.chance(CERTAIN / 3).then_some(drift_ppm)
+}
+
+/// In a third of the seeds nodes are not equally eager. One at most never runs by itself: where all
+/// others are gone for good somebody has to.
+fn draw_priorities(rng: &mut Rng, nodes: usize) -> Vec<Priority> {
+    if !rng.chance(CERTAIN / 3) {
+        return vec![Priority::High; nodes];
+    }
+    let mut drawn: Vec<Priority> =
+        (0..nodes).map(|_| *rng.pick(&[Priority::High, Priority::Middle, Priority::Low])).collect();
+    if rng.chance(CERTAIN / 2) {
+        drawn[rng.below(nodes as u64) as usize] = Priority::Never;
+    }
+    drawn
 }
 
 /// Limits small enough to be met now and then; a third of the seeds has those of servers.
@@ -382,6 +430,7 @@ fn draw_process(rng: &mut Rng, timing: Timing, faults: &BTreeSet<FaultKind>) -> 
         inbox_order: *rng.pick(&[InboxOrder::Arrival, InboxOrder::ClientsFirst, InboxOrder::Random]),
         apply_mean: *rng.pick(&[Duration::from_micros(20), timing.heartbeat_interval / 50, timing.heartbeat_interval]),
         durable_machine: rng.chance(CERTAIN / 3),
+        stalls: when(FaultKind::DrainStall, rng.between(20, 2_000)),
         timer_lag_mean: Duration::from_micros(when(FaultKind::LateTimers, rng.between(100, 10_000))),
         effect_crashes: when(FaultKind::EffectCrash, rng.between(20, 400)),
         downtime_mean: rng.duration(timing.election_timeout_min, timing.election_timeout_max * 6),
@@ -400,6 +449,8 @@ fn draw_clients(rng: &mut Rng, timing: Timing) -> ClientPlan {
         travel_mean: rng.duration(Duration::from_micros(50), timing.heartbeat_interval / 10),
         timeout: if impatient { timing.heartbeat_interval * 3 } else { patience },
         reads: rng.between(100_000, 700_000),
+        lease_reads: *rng.pick(&[CERTAIN / 4, CERTAIN / 2, CERTAIN]),
+        reads_anywhere: *rng.pick(&[0, CERTAIN / 4, CERTAIN / 2]),
         appends: rng.between(0, CERTAIN),
         strays: *rng.pick(&[10_000, 100_000, 500_000]),
         padding_max: *rng.pick(&[0, 32, 500]),
@@ -410,10 +461,11 @@ fn draw_clients(rng: &mut Rng, timing: Timing) -> ClientPlan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, nodes, timing, limits, faults, episode_mean, fault_time, .. } = self;
-        let Self { network, disk, process, snapshots, clients, .. } = self;
+        let Self { network, disk, process, snapshots, clients, leases, priorities, .. } = self;
         writeln!(f, "seed {seed}: {nodes} nodes, faults for {fault_time:?}, every {episode_mean:?} one of each kind")?;
         writeln!(f, "  faults   {faults:?}")?;
         writeln!(f, "  timing   {timing:?}")?;
+        writeln!(f, "  leases   {leases:?}, priorities {priorities:?}")?;
         writeln!(f, "  limits   {limits:?}")?;
         writeln!(f, "  network  {network:?}")?;
         writeln!(f, "  disk     {disk:?}")?;

@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use raft_core::{RoleKind, Time};
+use raft_core::{Member, Priority, RoleKind, Time};
 
 use crate::checks::{Invariant, Verdict, Violation, ensure};
 use crate::network::Traffic;
-use crate::plan::Plan;
+use crate::plan::{FaultKind, Plan};
 use crate::slot;
 use crate::trace::{Sink, Trace};
 use crate::world::{Counts, Happening, World};
@@ -133,7 +133,13 @@ impl World {
     /// the disks catch up, and the messages travel.
     fn elect(&mut self) -> Result<Duration, Violation> {
         let healed_at = self.now();
-        let limit = self.patience(4);
+        // Who would rather not lead, or could not for want of space, waits up to three times as long; and a
+        // promise to the leader before must have run out.
+        let waits = self.plan.has(FaultKind::DiskFull)
+            || self.plan.priorities.iter().any(|priority| *priority != Priority::High);
+        let timeouts = if waits { 12 } else { 4 } + u32::from(self.plan.leases.is_some());
+        let limit = self.patience(timeouts);
+        let limit = limit + limit / 1_000_000 * self.plan.drift_ppm() * 2;
         let elected = self.run_until(healed_at.after(limit), World::all_follow)?;
         ensure!(elected, Liveness, "{limit:?} after healing there is no leader whom all follow: {}", self.picture());
         Ok(self.now().since(healed_at))
@@ -147,9 +153,11 @@ impl World {
 
     fn all_follow(&self) -> bool {
         let Some((term, leader)) = self.leader() else { return false };
-        // Those in the configuration in force: whoever is on its way out is told last.
+        // Those in the configuration in force: whoever is on its way out is told last, and who is on
+        // its way in starts when that is committed.
         let Some(leads) = self.nodes[slot(leader)].status() else { return false };
-        leads.configuration.membership.members().all(|member| {
+        let there = |member: &Member| self.nodes[slot(member.node)].exists;
+        leads.configuration.membership.members().filter(there).all(|member| {
             self.nodes[slot(member.node)].status().is_some_and(|status| {
                 status.hard_state.term == term
                     && status.leader == Some(leader)

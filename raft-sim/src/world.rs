@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::{
-    ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, NodeId, Peer, Position, ReadId,
-    RequestId, RoleKind, Rpc, Term, Time,
+    ClusterId, Config, Effect, Event, Index, Leases, LogReadOutcome, Member, Membership, NodeId, Peer, Position,
+    ReadId, ReadMode, RequestId, RoleKind, Rpc, Term, Time,
 };
 
 use crate::bulk::Transfer;
@@ -14,10 +14,10 @@ use crate::client::{Answer, Clients};
 use crate::disk::{Disk, Snapshot};
 use crate::nemesis::Nemesis;
 use crate::network::{Link, Network};
-use crate::node::{Node, Start};
+use crate::node::{Held, Node, Start};
 use crate::operator::Operator;
 use crate::plan::{FaultKind, Plan};
-use crate::rng::Rng;
+use crate::rng::{CERTAIN, Rng};
 use crate::schedule::Schedule;
 use crate::trace::Trace;
 use crate::{node_at, slot};
@@ -26,7 +26,7 @@ use crate::{node_at, slot};
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// A message reaches a node.
-    Arrive { from: Peer, to: NodeId, rpc: Rpc },
+    Arrive { from: Peer, to: NodeId, rpc: Rpc, sent: Time },
     /// A node hears that a channel broke.
     Notice { node: NodeId, life: u64, peer: NodeId },
     /// A process looks into its inbox.
@@ -48,7 +48,7 @@ pub(crate) enum Happening {
     /// A node hears that the rest of a snapshot will not come.
     SnapshotLost { node: NodeId, life: u64, last: Position },
     /// A client's request reaches a node.
-    Request { to: NodeId, request: RequestId, padding: usize },
+    Request { to: NodeId, request: RequestId, padding: usize, mode: ReadMode },
     /// An answer reaches a client.
     Answer { request: RequestId, answer: Answer },
     /// A client has waited long enough.
@@ -69,6 +69,8 @@ pub(crate) enum Happening {
     Lift { links: Vec<Link> },
     /// A disk is as fast as usual again.
     DiskRecovered { node: NodeId },
+    /// A full disk has space again.
+    SpaceAgain { node: NodeId },
     /// A process with a failed disk is given up.
     Replace { node: NodeId, life: u64 },
     /// A crashed process starts again.
@@ -88,6 +90,14 @@ pub struct Counts {
     pub other_faults: u64,
     /// Log reads: entries that were no longer in memory.
     pub log_reads: u64,
+    /// Processes that stopped for a while.
+    pub pauses: u64,
+    /// Processes that were held up between their inbox and their next step.
+    pub stalls: u64,
+    /// Disks that stood still for a while.
+    pub disk_stalls: u64,
+    /// Disks that had no space for a while.
+    pub disks_full: u64,
     /// Configurations that were committed.
     pub changes: u64,
     /// Changes of the membership that a leader refused.
@@ -135,6 +145,7 @@ pub(crate) struct Chance {
     pub(crate) start: Rng,
     pub(crate) answer: Rng,
     pub(crate) snapshot: Rng,
+    pub(crate) stall: Rng,
 }
 
 impl World {
@@ -151,7 +162,7 @@ impl World {
             nodes: (0..plan.nodes_max).map(|nth| Node::new(node_at(nth), nth < plan.nodes)).collect(),
             disks,
             clients: Clients::new(plan.clients, plan.nodes, &root),
-            checks: Checks::new(membership, plan.nodes_max, plan.limits, plan.timing),
+            checks: Checks::new(membership, plan.nodes_max, plan.limits, plan.timing, plan.drift_ppm()),
             nemesis: Nemesis::new(&root),
             operator: Operator::new(&root, plan.nodes_max),
             trace,
@@ -167,6 +178,7 @@ impl World {
                 start: root.fork("process/start"),
                 answer: root.fork("client/answer"),
                 snapshot: root.fork("snapshot"),
+                stall: root.fork("process/stall"),
             },
             effects: Vec::new(),
             cluster: ClusterId::new(u128::from(plan.seed) + 1),
@@ -191,8 +203,8 @@ impl World {
 
     fn on_happening(&mut self, happening: Happening) -> Verdict {
         match happening {
-            Happening::Arrive { from, to, rpc } => {
-                if self.network.is_cut((from.node, to)) {
+            Happening::Arrive { from, to, rpc, sent } => {
+                if self.network.is_cut((from.node, to)) || self.is_out_of_time(sent) {
                     self.network.lose(self.schedule.now());
                 } else {
                     self.give(to, Event::Received { from, rpc });
@@ -223,7 +235,7 @@ impl World {
                     self.give(node, Event::SnapshotReceived { last, complete: false });
                 }
             }
-            Happening::Request { to, request, padding } => self.on_request(to, request, padding),
+            Happening::Request { to, request, padding, mode } => self.on_request(to, request, padding, mode),
             Happening::Answer { request, answer } => {
                 self.clients.on_answer(request, answer, &mut self.schedule, &mut self.checks.history);
             }
@@ -240,6 +252,11 @@ impl World {
             Happening::Retire { node } => return self.retire(node),
             Happening::Cut { links } => self.on_cut(&links),
             Happening::Lift { links } => self.network.lift(&links),
+            Happening::SpaceAgain { node } => {
+                if std::mem::take(&mut self.nodes[slot(node)].disk_full) {
+                    self.give(node, Event::StorageReady);
+                }
+            }
             Happening::DiskRecovered { node } => self.nodes[slot(node)].disk_factor = 1,
             Happening::Replace { node, life } => {
                 if self.nodes[slot(node)].alive(life).is_some() {
@@ -276,12 +293,43 @@ impl World {
             return Ok(());
         }
         process.drain_planned = false;
-        let (at, batch) = process.drain(now, &self.plan.process, &mut self.chance.inbox);
+        let held = process.held.take();
+        let was_held = held.is_some();
+        let Held { mut batch, read_at } = held.unwrap_or_else(|| {
+            let batch = process.drain(&self.plan.process, &mut self.chance.inbox);
+            Held { batch, read_at: None }
+        });
+        if !was_held && !batch.is_empty() && self.chance.stall.chance(self.plan.process.stalls) {
+            self.stall(id, batch);
+            return Ok(());
+        }
         if process.has_mail() {
             process.drain_planned = true;
             self.schedule.plan(now, Happening::Drain { node: id, life });
         }
-        self.step(id, at, batch)
+        let clock = read_at.unwrap_or(now);
+        let at = process.read_clock(clock, &mut batch);
+        self.step(id, (at, clock), batch)
+    }
+
+    /// Something holds a process up when it has taken its inbox: before it reads the clock, or
+    /// just after.
+    fn stall(&mut self, id: NodeId, batch: Vec<Event>) {
+        let now = self.schedule.now();
+        let timeout = self.plan.timing.election_timeout_max;
+        let has_read = self.chance.stall.chance(CERTAIN / 2);
+        let until = now.after(self.chance.stall.exponential(timeout));
+        let node = &mut self.nodes[slot(id)];
+        node.paused_until = node.paused_until.max(until);
+        let life = node.life;
+        let Some(process) = &mut node.process else { return };
+        process.held = Some(Held { batch, read_at: has_read.then_some(now) });
+        process.drain_planned = true;
+        self.counts.stalls += 1;
+        self.trace.record(now, &[42, id.as_u64(), u64::from(has_read)], || {
+            format!("{id} stalls until {until}, {} reading its clock", if has_read { "after" } else { "before" })
+        });
+        self.schedule.plan(until, Happening::Drain { node: id, life });
     }
 
     fn on_timer(&mut self, id: NodeId, life: u64) -> Verdict {
@@ -295,7 +343,7 @@ impl World {
             return Ok(());
         }
         process.timer = None;
-        if process.wake_at().is_some_and(|wake_at| wake_at <= now) {
+        if process.held.is_some() || process.wake_at().is_some_and(|wake_at| wake_at <= now) {
             // Mail that waits is handled before the tick, in the same batch (contract T2).
             return self.on_drain(id, life);
         }
@@ -311,6 +359,7 @@ impl World {
         let life = node.life;
         let Some(process) = &mut node.process else { return };
         process.timer = None;
+        node.disk_stalled_until = now;
         // A sync that began on a slow disk ends with the slowness; its own end comes to nothing,
         // or ends a later one early.
         self.schedule.plan(now, Happening::Synced { node: id, life });
@@ -344,20 +393,31 @@ impl World {
         if node.process.is_some() || node.retired || !node.exists {
             return Ok(());
         }
-        let config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
-            .map_err(|error| Violation::new(Invariant::RunShape, format!("the plan is no configuration: {error}")))?;
+        let no_plan = |error| Violation::new(Invariant::RunShape, format!("the plan is no configuration: {error}"));
+        let mut config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
+            .map_err(no_plan)?
+            .with_priority(self.plan.priorities[place]);
+        if let Some(drift_ppm) = self.plan.leases {
+            config = config.with_leases(Leases::new(drift_ppm).map_err(no_plan)?);
+        }
         let rng = &mut self.chance.start;
         let cache_bytes = rng.between(0, self.plan.limits.log_cache_bytes.min(65_536));
         let origin = Time::from_nanos(rng.below(1 << 40));
+        // The extremes are what hurts.
+        let drift = u64::from(self.plan.drift_ppm());
+        let rate = CERTAIN - drift + *rng.pick(&[0, drift, 2 * drift]);
         let (cluster, durable_machine) = (self.cluster, self.plan.process.durable_machine);
         let node = &mut self.nodes[place];
-        let start = Start { config, cluster, durable_machine, cache_bytes, origin };
+        let start = Start { config, cluster, durable_machine, cache_bytes, origin, rate };
         node.start(&mut self.disks[place], now, start).map_err(|error| {
             Violation::new(Invariant::Ordering, format!("{id} cannot start from what its disk holds: {error}"))
         })?;
         let life = node.life;
         self.trace.record(now, &[40, id.as_u64(), life], || format!("{id} starts, life {life}"));
         self.checks.on_start(id, &self.disks[place], self.nodes[place].machine.applied())?;
+        if self.nodes[place].disk_full {
+            self.give(id, Event::StorageFull);
+        }
         self.arm(id);
         Ok(())
     }

@@ -42,8 +42,14 @@ pub(super) fn on_step(step: &Step<'_>, logs: &Logs, elected: &[Term]) -> Verdict
     Ok(())
 }
 
-/// A leader has appended `new` to a log in which `old` was in force before.
-pub(super) fn on_created(step: &Step<'_>, old: &Configuration, new: &Configuration, logs: &Logs) -> Verdict {
+/// A leader has appended `new`, in `term`, to a log in which `old` was in force before.
+pub(super) fn on_created(
+    step: &Step<'_>,
+    term: Term,
+    old: &Configuration,
+    new: &Configuration,
+    logs: &Logs,
+) -> Verdict {
     let (node, commit) = (step.node, step.after.log.commit);
     let digest = logs.digest_at(node, old.index).unwrap_or_default();
     ensure!(
@@ -55,9 +61,8 @@ pub(super) fn on_created(step: &Step<'_>, old: &Configuration, new: &Configurati
         old.index,
         old.membership
     );
-    let term = step.after.hard_state.term;
     ensure!(
-        logs.term_at(node, commit) == Some(term) || step.after.log.committed_in_term,
+        logs.term_at(node, commit) == Some(term),
         Configurations,
         "{node} appends configuration {} in term {term} without a commit in it",
         new.index

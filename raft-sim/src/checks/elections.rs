@@ -185,7 +185,8 @@ impl Elections {
 
     /// Judges what a step says about votes.
     pub(super) fn on_votes(&mut self, step: &Step<'_>) -> Verdict {
-        let contact = self.contact[slot(step.node)];
+        // As before the step: in a batch, what a node heard last need not be what it did last.
+        let heard = (self.contact[slot(step.node)], self.promises[slot(step.node)]);
         if step.after.role == RoleKind::Candidate && step.before.role != RoleKind::Candidate {
             self.on_campaign(step)?;
         }
@@ -193,7 +194,7 @@ impl Elections {
             match effect {
                 Effect::Persist { hard_state: Some(new), .. } => {
                     if let Some(candidate) = new.voted_for.filter(|candidate| *candidate != step.node) {
-                        self.on_decision(step, new.term, candidate, contact)?;
+                        self.on_decision(step, new.term, candidate, heard)?;
                     }
                 }
                 Effect::Send { to, rpc } => self.on_send(step, *to, rpc)?,
@@ -210,7 +211,7 @@ impl Elections {
             self.leader(step.after.hard_state.term)
         );
         if step.inbox.leader.is_some_and(|term| term == step.after.hard_state.term) {
-            self.contact[slot(step.node)] = Some(step.now);
+            self.contact[slot(step.node)] = Some(step.clock);
         }
         if step.inbox.unreachable || self.is_released(step) {
             self.contact[slot(step.node)] = None;
@@ -257,8 +258,14 @@ impl Elections {
     }
 
     /// A voter has made up its mind: the vote is on its way to the disk.
-    fn on_decision(&self, step: &Step<'_>, term: Term, candidate: NodeId, contact: Option<Time>) -> Verdict {
-        let voter = step.node;
+    fn on_decision(
+        &self,
+        step: &Step<'_>,
+        term: Term,
+        candidate: NodeId,
+        heard: (Option<Time>, Option<Promise>),
+    ) -> Verdict {
+        let (voter, (contact, promise)) = (step.node, heard);
         let Some(Candidacy { last, ordered_in }) = self.candidacies.get(&(term, candidate)) else {
             ensure!(false, VoteLegality, "{voter} votes for {candidate} in term {term}, who never asked");
             return Ok(());
@@ -280,7 +287,7 @@ impl Elections {
             VoteLegality,
             "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from a leader"
         );
-        if let Some(Promise { given, lasts }) = self.promises[slot(voter)] {
+        if let Some(Promise { given, lasts }) = promise {
             ensure!(
                 is_free || step.clock.since(given) >= self.at_least(lasts),
                 Leases,

@@ -148,7 +148,7 @@ impl Logs {
             if let Payload::Configuration(membership) = &entry.payload {
                 let new = Configuration { index: entry.index, membership: membership.clone() };
                 if let Some(old) = self.configurations(node).last().filter(|_| is_new) {
-                    configurations::on_created(step, old, &new, self)?;
+                    configurations::on_created(step, entry.term, old, &new, self)?;
                 }
                 self.configurations[slot(node)].push(new);
             }

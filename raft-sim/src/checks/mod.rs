@@ -13,6 +13,7 @@ pub mod logs;
 mod majorities;
 pub mod order;
 pub mod snapshots;
+pub mod storage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use history::History;
 use logs::Logs;
 use order::Order;
 use snapshots::Snapshots;
+use storage::Storage;
 
 /// What is checked, with its number in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +74,8 @@ pub enum Invariant {
     Leases,
     /// A leader that no majority answers gives up.
     CheckQuorum,
+    /// A leader whose own disk stands still gives way.
+    StalledLeader,
     /// Whoever speaks as a leader was elected, and says what its log says.
     Provenance,
     /// Limits hold.
@@ -109,7 +113,7 @@ impl Invariant {
             Self::SnapshotFidelity => "I17",
             Self::VoteLegality => "I18",
             Self::Leases => "I19",
-            Self::CheckQuorum => "I22",
+            Self::CheckQuorum | Self::StalledLeader => "I22",
             Self::Provenance => "I20",
             Self::Bounds => "I21",
             Self::Liveness => "I22",
@@ -144,6 +148,7 @@ impl fmt::Display for Invariant {
             Self::VoteLegality => "legal votes",
             Self::Leases => "promises to leaders",
             Self::CheckQuorum => "a leader has a majority",
+            Self::StalledLeader => "a leader has a disk",
             Self::Provenance => "provenance of messages",
             Self::Bounds => "bounds",
             Self::Liveness => "liveness after healing",
@@ -223,6 +228,8 @@ pub struct Inbox {
     pub ordered: Option<(NodeId, Term)>,
     /// Somebody asks for votes by order of the leader of this term, as it says.
     pub by_order: Option<(NodeId, Term)>,
+    /// There was space on the disk at some point.
+    pub storage_ready: bool,
     /// The newest term that anybody spoke of.
     pub newest_term: Term,
     /// The node was told that its disk has failed.
@@ -244,20 +251,24 @@ pub struct Checks {
     pub order: Order,
     /// What was written down.
     pub snapshots: Snapshots,
+    /// Disks that are full, or stand still.
+    pub storage: Storage,
     /// What clients asked and were told.
     pub history: History,
 }
 
 impl Checks {
-    /// For a new cluster of these `founders`, whose ids will not exceed `nodes`.
-    pub fn new(founders: Arc<Membership>, nodes: usize, limits: Limits, timing: Timing) -> Self {
+    /// For a new cluster of these `founders`, whose ids will not exceed `nodes`, and whose clocks
+    /// are off by at most `drift_ppm` millionths.
+    pub fn new(founders: Arc<Membership>, nodes: usize, limits: Limits, timing: Timing, drift_ppm: u32) -> Self {
         Self {
-            elections: Elections::new(nodes, timing, 0),
+            elections: Elections::new(nodes, timing, drift_ppm),
             logs: Logs::new(nodes),
             commits: Commits::new(founders),
             durability: Durability::new(nodes),
             order: Order::new(nodes, limits),
             snapshots: Snapshots::default(),
+            storage: Storage::new(nodes, timing, drift_ppm),
             history: History::new(nodes),
         }
     }
@@ -284,6 +295,7 @@ impl Checks {
         self.snapshots.on_step(step, &self.commits)?;
         self.durability.on_step(step, &self.logs, &self.elections)?;
         self.order.on_step(step, &self.commits)?;
+        self.storage.on_step(step)?;
         self.history.on_step(step, &self.commits)
     }
 

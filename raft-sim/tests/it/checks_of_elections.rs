@@ -208,3 +208,47 @@ fn a_leader_that_no_majority_answers_is_noticed() {
     let answered = Inbox { heard: 0b010, ..alone };
     assert_eq!(rig.step_with(1, answered, |_| {}, Vec::new()), Ok(()));
 }
+
+/// n3 campaigns in term 2 on the strength of an order, and asks n2 for its vote.
+fn campaign_by_order(rig: &mut Rig, inbox: Inbox) -> Option<Invariant> {
+    let own = rig.vote(2, Some(3));
+    fired(rig.step_with(3, inbox, |status| status.role = RoleKind::Candidate, vec![own]))
+}
+
+#[test]
+fn a_campaign_by_order_of_the_leader_passes_and_without_one_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    rig.sync(3);
+    let ordered = Inbox { ordered: Some((node(1), term(1))), ..Inbox::default() };
+    assert_eq!(campaign_by_order(&mut rig, ordered), Some(Invariant::VoteLegality), "n1 has sent no order");
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    rig.sync(3);
+    assert_eq!(rig.step(1, |_| {}, vec![send(3, Rpc::TimeoutNow { term: term(1) })]), Ok(()));
+    assert_eq!(campaign_by_order(&mut rig, ordered), None);
+    rig.sync(3);
+    let ask = Rpc::Vote { term: term(2), last: at(1, 1), ordered_in: Some(term(1)) };
+    assert_eq!(rig.step(3, |_| {}, vec![send(2, ask)]), Ok(()));
+    // n2 has heard from n1 just now; the order is as good as silence.
+    let inbox = Inbox { leader: Some(term(1)), ..Inbox::default() };
+    assert_eq!(rig.step_with(2, inbox, |_| {}, Vec::new()), Ok(()));
+    let vote = rig.vote(2, Some(3));
+    assert_eq!(rig.step(2, |_| {}, vec![vote]), Ok(()));
+}
+
+#[test]
+fn an_order_that_the_leader_did_not_give_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.campaign(3, 2);
+    rig.sync(3);
+    let ask = Rpc::Vote { term: term(2), last: Position::ZERO, ordered_in: Some(term(1)) };
+    assert_eq!(fired(rig.step(3, |_| {}, vec![send(2, ask)])), Some(Invariant::VoteLegality));
+}
+
+#[test]
+fn a_hand_over_by_somebody_else_than_the_leader_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let order = Rpc::TimeoutNow { term: term(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![send(3, order)])), Some(Invariant::Provenance));
+}

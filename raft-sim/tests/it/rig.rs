@@ -137,7 +137,7 @@ impl Rig {
             load: LoadStatus::default(),
         };
         let mut rig = Self {
-            checks: Checks::new(founders(), 3, Limits::DEFAULT, Timing::LAN),
+            checks: Checks::new(founders(), 3, Limits::DEFAULT, Timing::LAN, 0),
             disks: (1..=3).map(|id| Disk::format(node(id), store(id), founders())).collect(),
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
@@ -201,6 +201,11 @@ impl Rig {
         Ok(())
     }
 
+    /// What a process says first.
+    pub(crate) fn configured(&self) -> Effect {
+        Effect::Configured { configuration: Configuration { index: Index::ZERO, membership: founders() } }
+    }
+
     /// A write of term and vote.
     pub(crate) fn vote(&mut self, in_term: u64, candidate: Option<u64>) -> Effect {
         let hard_state = Some(HardState { term: term(in_term), voted_for: candidate.map(node), floor: None });
@@ -240,7 +245,7 @@ impl Rig {
         let promise = Rpc::PreVoteReply { term: term(in_term), campaign, verdict: Vote::Granted };
         // Where a test wants the impossible, the batch is said to have held entries: then nobody
         // can say where the log of the voter ended when it was asked.
-        let inbox = Inbox { appends: true, ..Inbox::default() };
+        let inbox = Inbox { appends: true, heard: u32::MAX, ..Inbox::default() };
         assert_eq!(self.step_with(others[0], inbox, |_| {}, vec![send(id, promise)]), Ok(()));
         let own = self.vote(in_term, Some(id));
         assert_eq!(self.step(id, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));
