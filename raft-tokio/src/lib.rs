@@ -22,8 +22,9 @@
 //!
 //! # Omitted
 //!
-//! Snapshots and compaction (the log only grows, and is applied from its beginning after a
-//! restart), changes of membership, leadership transfer, lease reads, reads from followers.
+//! Snapshots that do not fit into memory: the machine writes one as a whole, on the node's own
+//! task, and it travels as a whole. Repair of a damaged log from other nodes: it stops the node.
+//! Going on when a disk is full: the log takes that for a failure.
 
 #![forbid(unsafe_code)]
 
