@@ -176,8 +176,8 @@ impl AdminError {
 
 impl ProposeError {
     /// What an answer of the core means for a proposal.
-    pub(crate) fn of(outcome: Outcome) -> Self {
-        match outcome {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match *outcome {
             Outcome::NotLeader { leader } => Self::NotLeader { leader },
             Outcome::Busy(busy) => Self::Busy(busy),
             Outcome::Unknown { leader } => Self::Unknown { leader },
@@ -195,8 +195,8 @@ impl ProposeError {
 
 impl ReadError {
     /// What an answer of the core means for a read.
-    pub(crate) fn of(outcome: Outcome) -> Result<(), Self> {
-        match outcome {
+    pub(crate) fn of(outcome: &Outcome) -> Result<(), Self> {
+        match *outcome {
             Outcome::ReadReady { .. } => Ok(()),
             Outcome::NotLeader { leader } | Outcome::Unknown { leader } => Err(Self::NotLeader { leader }),
             Outcome::Busy(busy) => Err(Self::Busy(busy)),

@@ -97,8 +97,8 @@ impl<M> Pending<M> {
     /// The core has answered.
     pub(crate) fn on_reply(&mut self, request: RequestId, outcome: Outcome, machine: &M) {
         match self.waiters.remove(&request) {
-            Some(Waiter::Proposal(waiter)) => drop(waiter.send(Err(ProposeError::of(outcome)))),
-            Some(Waiter::Read(query)) => query(ReadError::of(outcome).map(|()| machine)),
+            Some(Waiter::Proposal(waiter)) => drop(waiter.send(Err(ProposeError::of(&outcome)))),
+            Some(Waiter::Read(query)) => query(ReadError::of(&outcome).map(|()| machine)),
             Some(Waiter::Admin(wish)) => wish.answer(outcome),
             None => unreachable!("request {request} was answered twice"),
         }

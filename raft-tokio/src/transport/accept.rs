@@ -256,7 +256,7 @@ fn introduced_as(shared: &Shared, node: NodeId, address: String) {
     match address::check(&address) {
         Ok(()) => shared.report(Incoming::Introduced { node, address }),
         Err(fault) => {
-            shared.log_failure(node, &format_args!("the address that it says it listens at is ignored: {fault}"))
+            shared.log_failure(node, &format_args!("the address that it says it listens at is ignored: {fault}"));
         }
     }
 }
