@@ -129,7 +129,7 @@ fn answer(state: &mut State, leader: &mut Leader) {
 
 /// Draws the consequences of what is committed: leaves joint consensus, answers, makes learners
 /// voters, lets go of who was removed. By level, not by edge: a new leader finishes what the one
-/// before has begun (contract M3, T71). Returns whether this node has to [`leave`].
+/// before has begun (contract M3; trap T71). Returns whether this node has to [`leave`].
 pub(crate) fn settle(state: &mut State, leader: &mut Leader) -> bool {
     let configuration = state.configurations.latest().clone();
     if configuration.index > state.commit || !majority::has_committed_in_term(state, leader) {
