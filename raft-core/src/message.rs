@@ -390,10 +390,19 @@ pub enum Class {
 impl Rpc {
     /// The term it speaks for.
     pub fn term(&self) -> Term {
+        self.label().0
+    }
+
+    /// Which queue it belongs into.
+    pub fn class(&self) -> Class {
+        self.label().1
+    }
+
+    fn label(&self) -> (Term, Class) {
         match self {
-            Self::Append(append) => append.term,
-            Self::AppendRejected(rejection) => rejection.term,
-            Self::InstallSnapshot(offer) => offer.term,
+            Self::Append(append) => (append.term, Class::Bulk),
+            Self::AppendRejected(rejection) => (rejection.term, Class::Urgent),
+            Self::InstallSnapshot(offer) => (offer.term, Class::Urgent),
             Self::PreVote { term, .. }
             | Self::PreVoteReply { term, .. }
             | Self::Vote { term, .. }
@@ -408,31 +417,7 @@ impl Rpc {
             | Self::SnapshotStatus { term, .. }
             | Self::Regressed { term, .. }
             | Self::ReadIndex { term, .. }
-            | Self::ReadIndexReply { term, .. } => *term,
-        }
-    }
-
-    /// Which queue it belongs into.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Append(_) => Class::Bulk,
-            Self::PreVote { .. }
-            | Self::PreVoteReply { .. }
-            | Self::Vote { .. }
-            | Self::VoteReply { .. }
-            | Self::AppendReply { .. }
-            | Self::AppendRejected(_)
-            | Self::Heartbeat { .. }
-            | Self::HeartbeatReply { .. }
-            | Self::CommitNotice { .. }
-            | Self::TermOver { .. }
-            | Self::TimeoutNow { .. }
-            | Self::Resigned { .. }
-            | Self::InstallSnapshot(_)
-            | Self::SnapshotStatus { .. }
-            | Self::Regressed { .. }
-            | Self::ReadIndex { .. }
-            | Self::ReadIndexReply { .. } => Class::Urgent,
+            | Self::ReadIndexReply { term, .. } => (*term, Class::Urgent),
         }
     }
 }

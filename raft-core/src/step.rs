@@ -185,13 +185,9 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
         Event::Tick => Next::Stay,
         Event::Received { from, rpc } => route_rpc(state, role, from, rpc),
         // A client wants something written.
-        Event::Propose { request, command } => match role {
-            Role::Leader(leader) => {
-                replication::on_propose(state, leader, request, command);
-                Next::Stay
-            }
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => refer(state, role, request),
-        },
+        Event::Propose { request, command } => at_leader(state, role, request, |state, leader| {
+            replication::on_propose(state, leader, request, command);
+        }),
         // A client wants to read what is current.
         Event::Read { request, mode } => match role {
             Role::Leader(leader) => {
@@ -206,24 +202,16 @@ fn route(state: &mut State, role: &mut Role, event: Event) -> Next {
         },
         // An operator wants other members. M5: what is committed by now is settled first, and what
         // was proposed before comes before.
-        Event::ChangeMembership { request, expected, changes } => match role {
-            Role::Leader(leader) => {
-                commit::advance(state, leader);
-                replication::append_proposals(state, leader);
-                reconfig::on_change(state, leader, request, expected, &changes);
-                Next::Stay
-            }
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => refer(state, role, request),
-        },
+        Event::ChangeMembership { request, expected, changes } => at_leader(state, role, request, |state, leader| {
+            commit::advance(state, leader);
+            replication::append_proposals(state, leader);
+            reconfig::on_change(state, leader, request, expected, &changes);
+        }),
         // An operator wants another leader.
-        Event::TransferLeadership { request, to } => match role {
-            Role::Leader(leader) => {
-                commit::advance(state, leader);
-                transfer::on_transfer(state, leader, request, to);
-                Next::Stay
-            }
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => refer(state, role, request),
-        },
+        Event::TransferLeadership { request, to } => at_leader(state, role, request, |state, leader| {
+            commit::advance(state, leader);
+            transfer::on_transfer(state, leader, request, to);
+        }),
         // The disk has finished a write.
         Event::Persisted { seq } => {
             // D8 – a disk that has failed is believed nothing any more, not even that it has finished.
@@ -404,6 +392,22 @@ fn route_rpc(state: &mut State, role: &mut Role, from: Peer, rpc: Rpc) -> Next {
         ) => state.counters.drops.count(|drops| &mut drops.stale),
     }
     Next::Stay
+}
+
+/// Has the leader's rule deal with a request, where there is one.
+fn at_leader(
+    state: &mut State,
+    role: &mut Role,
+    request: RequestId,
+    rule: impl FnOnce(&mut State, &mut Leader),
+) -> Next {
+    match role {
+        Role::Leader(leader) => {
+            rule(state, leader);
+            Next::Stay
+        }
+        Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => refer(state, role, request),
+    }
 }
 
 /// Only the leader can help; say who that is.
