@@ -278,8 +278,13 @@ pub(crate) mod tests {
             base: Index::ZERO,
             log_bytes: 0,
             snapshot: Index::ZERO,
+            snapshot_bytes: 0,
+            proposals: 0,
+            reads: 0,
+            held: 0,
             storage_full: false,
             storage_failed: false,
+            runtime: raft_kv::protocol::RuntimeSummary::default(),
         };
         Finding { node: node(number), address: String::new(), answer: Ok(status) }
     }

@@ -21,9 +21,6 @@ use super::output;
 /// slow, for that is when it is used.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long other commands wait for the nodes to say how they are.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Shows how the cluster and its nodes are.
 pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let client = connect::client(&arguments.client)?;

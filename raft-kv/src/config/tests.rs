@@ -65,7 +65,7 @@ fn a_field_of_the_wrong_type_is_shown_with_its_line() {
     let complaint = complaint("id = 2", "id = \"two\"");
     assert_eq!(
         complaint,
-        "some/cluster.toml:18: invalid type: string \"two\", expected a whole number from 1 on (`id` of [[node]] number 2)"
+        "some/cluster.toml:18: invalid type: string \"two\", expected a whole number (`id` of [[node]] number 2)"
     );
     let complaint = self::complaint("data = \"/var/lib/raft-kv\"", "data = 7");
     assert_eq!(complaint, "some/cluster.toml:20: invalid type: integer `7`, expected path string (`data` of n2)");

@@ -45,7 +45,7 @@ fn the_encoding_of_requests_never_changes() {
     ];
     for (request, content) in vectors {
         let bytes = encode_request(&request);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 2], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 3], content].concat().escape_ascii().to_string());
         assert_eq!(decode_request(&bytes), Ok(request));
     }
 }
@@ -74,7 +74,7 @@ fn the_encoding_of_responses_never_changes() {
             b"\x00\x05\x02\x01\x01k\x00\x08",
         ),
         (Err(Refusal::NotLeader { leader: Some(node(2)) }), b"\x01\x00\x01\x02"),
-        (Err(Refusal::Busy), b"\x01\x01"),
+        (Err(Refusal::Busy { reason: "full".to_owned() }), b"\x01\x01\x04full"),
         (Err(Refusal::Unknown { leader: None }), b"\x01\x02\x00"),
         (Err(Refusal::StorageFailed), b"\x01\x03"),
         (Err(Refusal::Stopping), b"\x01\x04"),
@@ -89,7 +89,7 @@ fn the_encoding_of_responses_never_changes() {
     ];
     for (response, content) in vectors {
         let bytes = encode_response(&response);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 2], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 3], content].concat().escape_ascii().to_string());
         assert_eq!(decode_response(&bytes), Ok(response));
     }
 }
@@ -117,6 +117,8 @@ fn a_status_survives_the_wire() {
         peers: vec![PeerProgress {
             node: node(2),
             matched: Index::new(8),
+            next: Index::new(10),
+            inflight: 1,
             supply: ProgressMode::Replicate,
             silent_for_ms: 12,
         }],
@@ -128,8 +130,13 @@ fn a_status_survives_the_wire() {
         base: Index::new(2),
         log_bytes: 700,
         snapshot: Index::new(4),
+        snapshot_bytes: 300,
+        proposals: 3,
+        reads: 2,
+        held: 1,
         storage_full: false,
         storage_failed: false,
+        runtime: RuntimeSummary { late_wakeups: 2, lateness_max_ms: 300, ..RuntimeSummary::default() },
     };
     let response: Response = Ok(Reply::Status(Box::new(status)));
     assert_eq!(decode_response(&encode_response(&response)), Ok(response));
@@ -139,15 +146,15 @@ proptest! {
     #[test]
     fn hostile_requests_are_refused_or_mean_one_request(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         // Behind the right envelope, so that the content is reached.
-        if let Ok(request) = decode_request(&[&[0xc2, 2], &bytes[..]].concat()) {
+        if let Ok(request) = decode_request(&[&[0xc2, 3], &bytes[..]].concat()) {
             prop_assert_eq!(decode_request(&encode_request(&request)), Ok(request));
         }
-        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 2]));
+        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 3]));
     }
 
     #[test]
     fn hostile_responses_are_refused_or_mean_one_response(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        if let Ok(response) = decode_response(&[&[0xc3, 2], &bytes[..]].concat()) {
+        if let Ok(response) = decode_response(&[&[0xc3, 3], &bytes[..]].concat()) {
             prop_assert_eq!(decode_response(&encode_response(&response)), Ok(response));
         }
     }
