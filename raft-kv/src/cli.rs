@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod arguments;
 pub(crate) mod connect;
 pub(crate) mod data;
+pub(crate) mod details;
 pub(crate) mod exit;
 pub(crate) mod health;
 pub(crate) mod init;

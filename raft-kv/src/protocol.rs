@@ -260,15 +260,15 @@ pub enum Refusal {
         /// The lowest number that is too high.
         ceiling: Sequence,
     },
+    /// Not done: the server does not understand. One of both is a newer program.
+    #[error("does not understand the request: {0}")]
+    Misunderstood(DecodeError),
     /// Not done: it cannot be, as things stand.
     #[error("declines: {reason}")]
     Declined {
         /// Why.
         reason: String,
     },
-    /// Not done: the server does not understand. One of both is a newer program.
-    #[error("does not understand the request: {0}")]
-    Misunderstood(DecodeError),
 }
 
 /// A part of a request that has a limit.

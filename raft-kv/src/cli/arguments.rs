@@ -284,7 +284,9 @@ pub(crate) struct Load {
 
 /// Show whether the cluster is healthy, and how each node stands
 ///
-/// Asks every node, also when there is no leader. Exit status 6 if the cluster cannot serve.
+/// Asks every node, also when there is no leader. Exit status 6 if the cluster cannot serve. If the
+/// leader waits for something, it says for what: how far each node is, how it is supplied, how long it
+/// has been silent; the configuration; logs, snapshots and disks. --output table shows these always.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The encoding of requests and responses, byte by byte, and against hostile bytes.
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use raft_tokio::core::StoreId;
 
 use super::*;
 use crate::key::Key;
@@ -17,7 +18,7 @@ fn ticket() -> Ticket {
 #[test]
 fn the_encoding_of_requests_never_changes() {
     let key = Key::new("k").expect("because it has a byte");
-    let vectors: [(Request, &[u8]); 9] = [
+    let vectors: [(Request, &[u8]); 14] = [
         (Request::Register { nonce: Nonce::new(0x81) }, b"\x00\x81\x01"),
         (
             Request::Put { ticket: ticket(), key: "k".into(), value: "vw".into(), if_revision: Some(Revision::new(9)) },
@@ -42,6 +43,22 @@ fn the_encoding_of_requests_never_changes() {
             Request::Count { range: KeyRange::prefix("a"), freshness: Freshness::Linearizable },
             b"\x05\x01a\x01\x01b\x00",
         ),
+        (Request::Range { range: KeyRange::all(), limit: None, freshness: Freshness::Lease }, b"\x03\x00\x00\x00\x02"),
+        (
+            Request::Change {
+                expected: Some(Index::new(300)),
+                changes: vec![
+                    Change::AddLearner { store: StoreId::new(9), promote: true },
+                    Change::Promote { node: node(2) },
+                    Change::Demote { node: node(3) },
+                    Change::Remove { node: node(4) },
+                ],
+            },
+            b"\x06\x01\xac\x02\x04\x00\x09\x01\x01\x02\x02\x03\x03\x04",
+        ),
+        (Request::Change { expected: None, changes: Vec::new() }, b"\x06\x00\x00"),
+        (Request::Transfer { to: Some(node(2)) }, b"\x07\x01\x02"),
+        (Request::Snapshot, b"\x08"),
     ];
     for (request, content) in vectors {
         let bytes = encode_request(&request);
@@ -60,7 +77,7 @@ fn the_encoding_of_responses_never_changes() {
         mod_revision: Revision::new(3),
         version: 2,
     };
-    let vectors: [(Response, &[u8]); 19] = [
+    let vectors: [(Response, &[u8]); 23] = [
         (Ok(Reply::Registered { session: SessionId::new(9) }), b"\x00\x00\x09"),
         (Ok(Reply::Put { revision: Revision::new(4), previous: Some(metadata) }), b"\x00\x01\x04\x01\x02\x03\x02"),
         (Ok(Reply::Deleted { revision: Revision::new(4), previous: None }), b"\x00\x02\x04\x00"),
@@ -86,6 +103,10 @@ fn the_encoding_of_responses_never_changes() {
         (Err(Refusal::SequenceAhead { ceiling: Sequence::new(6) }), b"\x01\x0a\x06"),
         (Err(Refusal::Misunderstood(DecodeError::Malformed)), b"\x01\x0b\x02"),
         (Err(Refusal::Misunderstood(DecodeError::UnsupportedVersion { found: 2, newest: 1 })), b"\x01\x0b\x01\x02\x01"),
+        (Err(Refusal::Declined { reason: "no".to_owned() }), b"\x01\x0c\x02no"),
+        (Ok(Reply::Changed { configuration: Index::new(8), node: Some(node(4)) }), b"\x00\x06\x08\x01\x04"),
+        (Ok(Reply::Transferred { leader: None }), b"\x00\x07\x00"),
+        (Ok(Reply::SnapshotTaken { last: Position::new(Index::new(8), Term::new(3)) }), b"\x00\x08\x03\x08"),
     ];
     for (response, content) in vectors {
         let bytes = encode_response(&response);

@@ -8,12 +8,18 @@ use crate::machine::Machine;
 use crate::protocol::{Refusal, Reply, Response};
 
 pub(super) async fn change(node: &Node<Machine>, expected: Option<Index>, changes: Vec<Change>) -> Response {
-    let expected = match expected {
+    let named = match expected {
         Some(expected) => expected,
         None => node.status().await.map_err(refused)?.configuration.index,
     };
-    let Changed { configuration, node } = node.change_membership(expected, changes).await.map_err(declined)?;
-    Ok(Reply::Changed { configuration, node })
+    match node.change_membership(named, changes).await {
+        Ok(Changed { configuration, node }) => Ok(Reply::Changed { configuration, node }),
+        // Whoever named none does not mind that somebody else was faster.
+        Err(AdminError::NotChanged(outdated @ ChangeError::Outdated { .. })) if expected.is_none() => {
+            Err(Refusal::Busy { reason: format!("busy: {outdated}") })
+        }
+        Err(error) => Err(declined(error)),
+    }
 }
 
 pub(super) async fn transfer(node: &Node<Machine>, to: Option<NodeId>) -> Response {

@@ -65,6 +65,11 @@ impl From<Output> for Ended {
     }
 }
 
+/// The document that a command printed, and nothing else.
+pub(crate) fn as_json(ended: Ended) -> serde_json::Value {
+    serde_json::from_str(&ended.expect_output()).expect("because the output is one JSON document")
+}
+
 /// Runs the program with these arguments to its end.
 pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
     let output = raft_kv().args(arguments).output();
@@ -214,14 +219,20 @@ pub(crate) fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 pub(crate) struct Cluster {
     running: BTreeMap<u64, Process>,
     folder: TempDir,
+    /// The port after the last founder's.
+    spare_port: u16,
 }
+
+/// So many ports are kept for nodes that join later.
+const SPARE_PORTS: u16 = 4;
 
 impl Cluster {
     /// Makes a cluster; nothing runs yet.
     pub(crate) fn init(nodes: u16) -> Self {
         let folder = folder();
-        let cluster = Self { running: BTreeMap::new(), folder };
-        let (nodes, base_port) = (nodes.to_string(), free_base(nodes).to_string());
+        let base_port = free_base(nodes + SPARE_PORTS);
+        let cluster = Self { running: BTreeMap::new(), folder, spare_port: base_port + nodes + 1 };
+        let (nodes, base_port) = (nodes.to_string(), base_port.to_string());
         let path = cluster.path();
         let arguments = ["init", "--nodes", &nodes, "--base-port", &base_port, text(&path)];
         run(&arguments).expect_output();
@@ -282,6 +293,55 @@ impl Cluster {
     pub(crate) fn kill_node(&mut self, node: u64) {
         self.node(node).kill();
         self.running.remove(&node);
+    }
+
+    /// The address of the `nth` node, from 1, that joins.
+    pub(crate) fn spare_address(&self, nth: u16) -> String {
+        assert!((1..=SPARE_PORTS).contains(&nth), "there are {SPARE_PORTS} spare ports");
+        format!("127.0.0.1:{}", self.spare_port + nth - 1)
+    }
+
+    /// Has a node join, which is expected to get this number, and keeps it running. Its address is
+    /// the spare one of that number.
+    pub(crate) fn join_node(&mut self, number: u64, flags: &[&str]) {
+        let log = fs::File::options().create(true).append(true).open(self.log_path(number));
+        let founders = self.config().nodes().filter(|node| !self.is_spare(&node.address)).count() as u64;
+        let address = self.spare_address((number - founders) as u16);
+        let mut command = raft_kv();
+        command.arg("join").arg("--config").arg(self.config_path()).args(["--address", &address]).args(flags);
+        command.stderr(log.expect("because the test's folder is writable")).stdout(Stdio::null());
+        self.running.insert(number, Process::start(&mut command));
+        wait_for("a node to join", || self.config().node(node(number)).is_ok().then_some(()));
+    }
+
+    fn is_spare(&self, address: &str) -> bool {
+        (1..=SPARE_PORTS).any(|nth| self.spare_address(nth) == address)
+    }
+
+    /// Replaces text in the configuration.
+    pub(crate) fn edit(&self, edits: &[(&str, &str)]) {
+        let path = self.config_path();
+        let mut config = fs::read_to_string(&path).expect("because init has written it");
+        for (from, to) in edits {
+            assert!(config.contains(from), "there is no {from} in {config}");
+            config = config.replace(from, to);
+        }
+        fs::write(path, config).expect("because the test's folder is writable");
+    }
+
+    /// Puts tables into the configuration, before the nodes.
+    pub(crate) fn insert(&self, tables: &str) {
+        let config = fs::read_to_string(self.config_path()).expect("because init has written it");
+        let config = config.replacen("\n[[node]]", &format!("\n{tables}\n[[node]]"), 1);
+        fs::write(self.config_path(), config).expect("because the test's folder is writable");
+    }
+
+    /// Takes a node out of the configuration.
+    pub(crate) fn take_out(&self, number: u64) {
+        let config = fs::read_to_string(self.config_path()).expect("because init has written it");
+        let is_other = |part: &&str| !part.contains(&format!("id = {number}\n"));
+        let parts: Vec<&str> = config.split("\n[[node]]\n").filter(is_other).collect();
+        fs::write(self.config_path(), parts.join("\n[[node]]\n")).expect("because the test's folder is writable");
     }
 
     /// Runs a client command against the cluster.
