@@ -310,7 +310,7 @@ fn a_cluster_that_is_down_or_has_no_quorum_changes_nothing_and_says_so() {
         } else {
             &["no leader could", "nothing was changed"]
         };
-        cluster.run(&[command, &["--timeout", "500ms"]].concat()).expect_error(6, parts);
+        cluster.run(&[*command, &["--timeout", "500ms"][..]].concat()).expect_error(6, parts);
     }
     let n1 = cluster.path().join("n1");
     let files = |all: std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>| {
