@@ -219,19 +219,21 @@ pub(crate) fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 pub(crate) struct Cluster {
     running: BTreeMap<u64, Process>,
     folder: TempDir,
+    founders: u16,
     /// The port after the last founder's.
     spare_port: u16,
 }
 
 /// So many ports are kept for nodes that join later.
-const SPARE_PORTS: u16 = 4;
+pub(crate) const SPARE_PORTS: u16 = 6;
 
 impl Cluster {
     /// Makes a cluster; nothing runs yet.
     pub(crate) fn init(nodes: u16) -> Self {
         let folder = folder();
         let base_port = free_base(nodes + SPARE_PORTS);
-        let cluster = Self { running: BTreeMap::new(), folder, spare_port: base_port + nodes + 1 };
+        let spare_port = base_port + nodes + 1;
+        let cluster = Self { running: BTreeMap::new(), folder, founders: nodes, spare_port };
         let (nodes, base_port) = (nodes.to_string(), base_port.to_string());
         let path = cluster.path();
         let arguments = ["init", "--nodes", &nodes, "--base-port", &base_port, text(&path)];
@@ -305,17 +307,12 @@ impl Cluster {
     /// the spare one of that number.
     pub(crate) fn join_node(&mut self, number: u64, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.log_path(number));
-        let founders = self.config().nodes().filter(|node| !self.is_spare(&node.address)).count() as u64;
-        let address = self.spare_address((number - founders) as u16);
+        let address = self.spare_address(u16::try_from(number).expect("because it is small") - self.founders);
         let mut command = raft_kv();
         command.arg("join").arg("--config").arg(self.config_path()).args(["--address", &address]).args(flags);
         command.stderr(log.expect("because the test's folder is writable")).stdout(Stdio::null());
         self.running.insert(number, Process::start(&mut command));
         wait_for("a node to join", || self.config().node(node(number)).is_ok().then_some(()));
-    }
-
-    fn is_spare(&self, address: &str) -> bool {
-        (1..=SPARE_PORTS).any(|nth| self.spare_address(nth) == address)
     }
 
     /// Replaces text in the configuration.
@@ -358,9 +355,12 @@ impl Cluster {
         })
     }
 
-    /// A client of the cluster; needs a runtime.
+    /// A client that will find nodes that join later; needs a runtime.
     pub(crate) fn client(&self, timeout: Duration) -> Client {
-        let config: ClientConfig = self.config().client(timeout).expect("because init has made the certificates");
+        let mut config = self.config().client(timeout).expect("because init has made the certificates");
+        let founders = config.endpoints.len() as u64;
+        let spares = (1..=SPARE_PORTS).map(|nth| (node(founders + u64::from(nth)), self.spare_address(nth)));
+        config.endpoints.extend(spares);
         Client::connect(config).expect("because the certificates are fresh")
     }
 }
