@@ -334,14 +334,14 @@ impl Client {
     /// `expected` is in force; `None`: whichever is. Returns when the change is complete.
     ///
     /// # Errors
-    /// [`ClientError::Declined`] if it cannot be made as things stand.
+    /// [`ClientError::Declined`] if it cannot be made as things stand; [`ClientError::OutcomeUnknown`] if
+    /// it may have been made. Adding the same store again is safe: it gets one id, however often it is asked.
     pub async fn change_membership(
         &self,
         expected: Option<Index>,
         changes: Vec<Change>,
     ) -> Result<MembershipReply, ClientError> {
-        let deadline = Instant::now() + self.shared.timeout;
-        match self.read(&Request::Change { expected, changes }, Target::Leader, deadline).await? {
+        match self.decide(&Request::Change { expected, changes }).await? {
             Reply::Changed { configuration, node } => Ok(MembershipReply { configuration, node }),
             _ => Err(ClientError::Confused),
         }
@@ -351,10 +351,10 @@ impl Client {
     /// knows it already.
     ///
     /// # Errors
-    /// [`ClientError::Declined`] if the node cannot take over, or has not in time.
+    /// [`ClientError::Declined`] if the node cannot take over, or has not in time;
+    /// [`ClientError::OutcomeUnknown`] if it may have.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<Option<NodeId>, ClientError> {
-        let deadline = Instant::now() + self.shared.timeout;
-        match self.read(&Request::Transfer { to }, Target::Leader, deadline).await? {
+        match self.decide(&Request::Transfer { to }).await? {
             Reply::Transferred { leader } => Ok(leader),
             _ => Err(ClientError::Confused),
         }
@@ -411,6 +411,25 @@ impl Client {
             Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail))),
             Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail))),
         }
+    }
+
+    /// Has the leader decide something about the cluster itself. It is asked again like a read; but
+    /// once an attempt was not answered, nothing but an answer tells what became of it.
+    async fn decide(&self, request: &Request) -> Result<Reply, ClientError> {
+        check_size(request)?;
+        let request = encode_request(request);
+        let Shared { pool, timeout, .. } = &*self.shared;
+        let mut trail = pool.trail(Need::Decision, *timeout);
+        let cause = match pool.ask(Target::Leader, || request.clone(), &mut trail, Instant::now() + *timeout).await? {
+            Finished::Answered(reply) => return Ok(reply),
+            Finished::Refused(refusal) if trail.may_be_applied() => UnknownCause::RetryRefused(refusal),
+            Finished::Refused(refusal) => return Err(refused(refusal)),
+            Finished::Distrusted if trail.may_be_applied() => UnknownCause::Distrusted,
+            Finished::Distrusted => return Err(ClientError::Distrusted(Box::new(trail))),
+            Finished::OutOfTime if trail.may_be_applied() => UnknownCause::OutOfTime,
+            Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
+        };
+        Err(ClientError::OutcomeUnknown { cause, trail: Box::new(trail) })
     }
 
     /// Carries out one write, once; `done` takes the reply that it must have.
@@ -541,7 +560,7 @@ fn settles(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::CompareFailed { .. } => true,
         Refusal::NotLeader { .. }
-        | Refusal::Busy
+        | Refusal::Busy { .. }
         | Refusal::Unknown { .. }
         | Refusal::StorageFailed
         | Refusal::Stopping

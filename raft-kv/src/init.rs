@@ -96,7 +96,7 @@ impl Plan {
              [tls]\n\
              authority = \"certs/ca.pem\"\n\
              client_certificate = \"certs/client.pem\"\n\
-             client_key = \"certs/client.key\"\n",
+             client_key = \"certs/client.key\"\n{SETTINGS}",
             self.cluster
         );
         for (Member { node, .. }, address) in &self.nodes {
@@ -105,6 +105,29 @@ impl Plan {
         text
     }
 }
+
+/// What else may be said, with the defaults.
+const SETTINGS: &str = "
+# What follows is optional, and shown with what holds without it; docs/operating.md explains it. It has to
+# be the same on all nodes, which read it at their start.
+
+#[timing]
+#preset = \"lan\"                    # or \"wan\": heartbeats every 200 ms, elections after 1 to 2 s
+#heartbeat_ms = 50                 # each of these three takes the place of the preset's
+#election_timeout_ms = [150, 300]
+#stall_limit_ms = 1000             # a leader whose disk hangs for so long hands over
+
+#[snapshots]
+#entries = 1000000                 # a node writes one when its log has grown by so many entries,
+#bytes = 67108864                  # or by so many bytes
+#retain_bytes = 16777216           # so much of the log is kept for nodes that are a little behind
+
+#[leases]                          # not there by default: `get --lease` relies on clocks,
+#drift_ppm = 200                   # of which none may run faster or slower than this, in millionths
+
+# A [[node]] may also have a priority = \"high\" (as without it), \"middle\", \"low\" or \"never\": how eagerly
+# it runs for leader.
+";
 
 /// A node's part of the configuration file.
 pub(crate) fn node_text(node: NodeId, address: &str) -> String {

@@ -1,17 +1,20 @@
 //! Layer 3: a new member of a cluster that runs: an id, a certificate, a formatted data directory,
 //! and its place in the configuration file.
 //!
-//! The cluster decides first: it gives the newcomer's store an id that nobody ever had. Only then
-//! are files made for that id. If something fails in between, the cluster has a learner that
-//! never comes; it has no vote, and `member remove` lets it go.
+//! The cluster decides: it gives the newcomer's store an id that nobody ever had. What can be found
+//! out before that is found out before, and leaves no file. Then files are made for that id, beside
+//! where they belong, and moved into place together, the configuration last. If that fails they are
+//! taken back, and the cluster has a learner that never comes; it has no vote, and `member remove`
+//! lets it go.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use raft_tokio::certs::{Authority, IssueError};
 use raft_tokio::core::{Change, Membership, NodeId, StoreId};
 use raft_tokio::storage::{self, Birth, StorageError};
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::client::{Client, ClientError};
 use crate::config::{ClusterConfig, ConfigError, ValueProblem, check_address};
@@ -30,11 +33,16 @@ pub async fn join(config: &ClusterConfig, client: &Client, address: &str, promot
         return Err(JoinError::Address(ValueProblem::DuplicateAddress { first: first.id }));
     }
     let authority = authority(config)?;
+    let places = Places::new(config)?;
     let store = StoreId::new(random::identity()?);
-    let reply = client.change_membership(None, vec![Change::AddLearner { store, promote }]).await?;
-    let node = reply.node.ok_or(ClientError::Confused)?;
-    write(config, &authority, node, store, address)
-        .map_err(|cause| JoinError::Unfinished { node, cause: Box::new(cause) })?;
+    let decided = client.change_membership(None, vec![Change::AddLearner { store, promote }]).await;
+    let reply = decided.map_err(|error| match error {
+        ClientError::OutcomeUnknown { .. } => JoinError::Undecided(Box::new(error)),
+        other => JoinError::Client(other),
+    })?;
+    let node = reply.node.ok_or(JoinError::Client(ClientError::Confused))?;
+    let newcomer = Newcomer { config, authority: &authority, node, store, address };
+    newcomer.settle(&places).map_err(|cause| JoinError::Unfinished { node, cause: Box::new(cause) })?;
     Ok(node)
 }
 
@@ -46,42 +54,124 @@ fn authority(config: &ClusterConfig) -> Result<Authority, JoinError> {
     Ok(Authority::load(&read(certificate)?, &read(key)?)?)
 }
 
-fn write(
-    config: &ClusterConfig,
-    authority: &Authority,
-    node: NodeId,
-    store: StoreId,
-    address: &str,
-) -> Result<(), JoinError> {
-    let root = config.path().parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let certificates = root.join("certs");
-    let issued = authority.issue_node(node)?;
-    let made = |path: PathBuf, content: &str, mode| {
-        write_new(&path, content, mode).map_err(|error| JoinError::CannotWrite { path: path.clone(), error })
-    };
-    fs::create_dir_all(&certificates).map_err(|error| JoinError::CannotWrite { path: certificates.clone(), error })?;
-    made(certificates.join(format!("{node}.pem")), &issued.cert_pem, PUBLIC)?;
-    made(certificates.join(format!("{node}.key")), &issued.key_pem, SECRET)?;
-    // It belongs to nobody until a leader tells it otherwise (contract M1).
-    let birth = Birth { cluster: config.cluster(), node, store, membership: Membership::default() };
-    storage::format(&root.join(node.to_string()), &birth)?;
-    append(config.path(), &node_text(node, address))
-        .map_err(|error| JoinError::CannotWrite { path: config.path().to_owned(), error })?;
-    // Whoever reads it from now on must find it in order.
-    ClusterConfig::load(config.path())?;
-    Ok(())
+/// Where a node's files belong, and where they are made. If it exists, both can be written to.
+struct Places {
+    root: PathBuf,
+    certificates: PathBuf,
+    staging: TempDir,
 }
 
-/// Adds text to the end of a file: all of it or nothing, whoever reads it meanwhile.
-fn append(path: &Path, text: &str) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut replacement = tempfile::NamedTempFile::new_in(parent)?;
-    replacement.write_all(fs::read_to_string(path)?.as_bytes())?;
-    replacement.write_all(text.as_bytes())?;
-    fs::set_permissions(replacement.path(), fs::metadata(path)?.permissions())?;
-    replacement.as_file().sync_all()?;
-    replacement.persist(path).map_err(|error| error.error)?;
-    fs::File::open(parent)?.sync_all()
+impl Places {
+    fn new(config: &ClusterConfig) -> Result<Self, JoinError> {
+        let root = folder_of(config.path()).to_owned();
+        let certificates = root.join("certs");
+        let staging = tempfile::Builder::new().prefix(".raft-kv-join-").tempdir_in(&root);
+        let staging = staging.map_err(|error| cannot_write(&root, error))?;
+        fs::create_dir_all(&certificates).map_err(|error| cannot_write(&certificates, error))?;
+        tempfile::tempfile_in(&certificates).map_err(|error| cannot_write(&certificates, error))?;
+        Ok(Self { root, certificates, staging })
+    }
+}
+
+/// What the cluster has decided on, and who can make its files.
+struct Newcomer<'a> {
+    config: &'a ClusterConfig,
+    authority: &'a Authority,
+    node: NodeId,
+    store: StoreId,
+    address: &'a str,
+}
+
+impl Newcomer<'_> {
+    /// Makes all of its files, and moves them to where they belong; or leaves none.
+    fn settle(&self, places: &Places) -> Result<(), JoinError> {
+        let Self { config, authority, node, store, address } = *self;
+        let Places { root, certificates, staging } = places;
+        let made = |name: &str| staging.path().join(name);
+        let (data, certificate, key) = (node.to_string(), format!("{node}.pem"), format!("{node}.key"));
+        let issued = authority.issue_node(node)?;
+        for (name, content, mode) in [(&certificate, issued.cert_pem, PUBLIC), (&key, issued.key_pem, SECRET)] {
+            write_new(&made(name), &content, mode).map_err(|error| cannot_write(&made(name), error))?;
+        }
+        // It belongs to nobody until a leader tells it otherwise (contract M1).
+        let birth = Birth { cluster: config.cluster(), node, store, membership: Membership::default() };
+        storage::format(&made(&data), &birth)?;
+
+        let targets = [root.join(&data), certificates.join(&certificate), certificates.join(&key)];
+        let mut moved = Moved::default();
+        for (name, target) in [&data, &certificate, &key].into_iter().zip(targets) {
+            moved.put(made(name), target)?;
+        }
+        for folder in [certificates, root] {
+            sync(folder).map_err(|error| cannot_write(folder, error))?;
+        }
+        append(config, &node_text(node, address))?;
+        moved.keep();
+        Ok(())
+    }
+}
+
+/// What has been moved into place. Goes back to where it was made unless it is [kept](Self::keep).
+#[derive(Default)]
+struct Moved(Vec<(PathBuf, PathBuf)>);
+
+impl Moved {
+    /// Moves a file or a folder to where nothing is.
+    fn put(&mut self, from: PathBuf, to: PathBuf) -> Result<(), JoinError> {
+        // A file would be replaced by a rename without a word.
+        if to.symlink_metadata().is_ok() {
+            return Err(cannot_write(&to, io::ErrorKind::AlreadyExists.into()));
+        }
+        fs::rename(&from, &to).map_err(|error| cannot_write(&to, error))?;
+        self.0.push((from, to));
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        for (from, to) in self.0.drain(..).rev() {
+            // The error that has led here is the one to report.
+            let _ = fs::rename(to, from);
+        }
+    }
+}
+
+/// Adds a node to the end of the configuration file: all of it or nothing, whoever reads it
+/// meanwhile, and whoever else joins from here at the same time.
+fn append(config: &ClusterConfig, node: &str) -> Result<(), JoinError> {
+    // What is replaced is the file, not a link to it.
+    let path = config.path().canonicalize().map_err(|error| cannot_write(config.path(), error))?;
+    let failed = |error| cannot_write(&path, error);
+    let parent = folder_of(&path);
+    let folder = File::open(parent).map_err(failed)?;
+    folder.lock().map_err(failed)?;
+    let text = fs::read_to_string(&path).map_err(failed)? + node;
+    // Whoever reads it from now on must find it in order.
+    ClusterConfig::parse(config.path(), &text)?;
+    let mut replacement = NamedTempFile::new_in(parent).map_err(failed)?;
+    replacement.write_all(text.as_bytes()).map_err(failed)?;
+    let permissions = fs::metadata(&path).map_err(failed)?.permissions();
+    fs::set_permissions(replacement.path(), permissions).map_err(failed)?;
+    replacement.as_file().sync_all().map_err(failed)?;
+    replacement.persist(&path).map_err(|error| failed(error.error))?;
+    folder.sync_all().map_err(failed)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn cannot_write(path: &Path, error: io::Error) -> JoinError {
+    JoinError::CannotWrite { path: path.to_owned(), error }
 }
 
 /// A node that has not joined, or not altogether.
@@ -107,9 +197,15 @@ pub enum JoinError {
     /// An identity needs random numbers.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The cluster has not taken it in, or has not said so.
+    /// The cluster has not taken it in.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(ClientError),
+    /// Nobody knows whether the cluster has taken it in.
+    #[error(
+        "{0}\n  no file was made; if there is a learner that is not in the configuration file, `raft-kv member remove` \
+         lets it go, then try again"
+    )]
+    Undecided(Box<ClientError>),
     /// A file cannot be written.
     #[error("cannot write {}: {error}", path.display())]
     CannotWrite {
@@ -124,10 +220,10 @@ pub enum JoinError {
     /// The configuration file is not in order.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The cluster has taken it in, but its files are not complete.
+    /// The cluster has taken it in, but it has no files.
     #[error(
-        "{node} is a member of the cluster by now, without a vote, but its files are not complete: {cause}; \
-         `raft-kv member remove {node}` lets it go, then try again"
+        "{node} is a member of the cluster by now, without a vote, but its files cannot be put in place: {cause}; none of \
+         them is left; `raft-kv member remove {node}` lets it go, then try again"
     )]
     Unfinished {
         /// The id that it got.

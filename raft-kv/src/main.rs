@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::arguments::{Arguments, Command, Format};
 use crate::cli::exit::Exit;
-use crate::cli::{data, init, json_error, load, logging, member, output, serve, status};
+use crate::cli::{admin, data, init, json_error, load, logging, member, output, serve, status};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -59,8 +59,8 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Status(status) => runtime()?.block_on(status::status(status))?,
         Command::Join(join) => runtime()?.block_on(member::join(join))?,
         Command::Member(member) => runtime()?.block_on(member::member(member))?,
-        Command::Transfer(transfer) => runtime()?.block_on(member::transfer(transfer))?,
-        Command::Snapshot(snapshot) => runtime()?.block_on(member::snapshot(snapshot))?,
+        Command::Transfer(transfer) => runtime()?.block_on(admin::transfer(transfer))?,
+        Command::Snapshot(snapshot) => runtime()?.block_on(admin::snapshot(snapshot))?,
     };
     Ok(exit.into())
 }

@@ -32,8 +32,8 @@ const REQUEST_OVERHEAD_MAX: usize = 128;
 pub const COUNT_STEPS_MAX: usize = 1 << 14;
 
 /// The version of the encoding of requests and responses. In version 1 each page of a range
-/// counted the whole range.
-const VERSION: u8 = 2;
+/// counted the whole range; in version 2 nobody was told why a node is busy, and a status said less.
+const VERSION: u8 = 3;
 
 /// What a client asks for.
 ///
@@ -206,8 +206,11 @@ pub enum Refusal {
         leader: Option<NodeId>,
     },
     /// Not done: a limit is reached. Try again later.
-    #[error("is busy")]
-    Busy,
+    #[error("is {reason}")]
+    Busy {
+        /// Which, or what has to be over first.
+        reason: String,
+    },
     /// A write that may or may not be carried out in the end: leadership was lost while it was
     /// on its way. Retrying it with the same ticket is safe.
     #[error("took the write, but cannot say what became of it; its leadership may have ended meanwhile")]
@@ -257,15 +260,15 @@ pub enum Refusal {
         /// The lowest number that is too high.
         ceiling: Sequence,
     },
+    /// Not done: the server does not understand. One of both is a newer program.
+    #[error("does not understand the request: {0}")]
+    Misunderstood(DecodeError),
     /// Not done: it cannot be, as things stand.
     #[error("declines: {reason}")]
     Declined {
         /// Why.
         reason: String,
     },
-    /// Not done: the server does not understand. One of both is a newer program.
-    #[error("does not understand the request: {0}")]
-    Misunderstood(DecodeError),
 }
 
 /// A part of a request that has a limit.
@@ -343,10 +346,37 @@ pub struct NodeStatus {
     pub log_bytes: u64,
     /// Where its newest snapshot ends; 0 if it has none.
     pub snapshot: Index,
+    /// The bytes of that snapshot.
+    pub snapshot_bytes: u64,
+    /// Proposals that wait for their answer.
+    pub proposals: u64,
+    /// Reads that wait for their answer.
+    pub reads: u64,
+    /// Promises that wait for its disk.
+    pub held: u64,
     /// Whether its disk is full: it takes no more entries.
     pub storage_full: bool,
     /// Whether its storage has failed for good.
     pub storage_failed: bool,
+    /// Whether it runs when it has to, and what got lost on its way.
+    pub runtime: RuntimeSummary,
+}
+
+/// What happens around a node's consensus, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeSummary {
+    /// How often it ran a whole heartbeat later than it had asked to.
+    pub late_wakeups: u64,
+    /// By how much at worst, in milliseconds.
+    pub lateness_max_ms: u64,
+    /// How often it was busy with one thing for longer than a heartbeat.
+    pub long_turns: u64,
+    /// For how long at worst, in milliseconds.
+    pub turn_max_ms: u64,
+    /// Messages to other nodes, appends and snapshots included, that had to be dropped.
+    pub messages_dropped: u64,
+    /// Connections that others tried and were refused.
+    pub connections_refused: u64,
 }
 
 /// A replica of the store in a few numbers.
@@ -371,6 +401,10 @@ pub struct PeerProgress {
     pub node: NodeId,
     /// Known to hold the leader's log, durably, up to here.
     pub matched: Index,
+    /// The next entry that it is sent.
+    pub next: Index,
+    /// Appends that are under way to it.
+    pub inflight: u64,
     /// How the leader supplies it.
     pub supply: ProgressMode,
     /// How long ago the newest message was sent that it has answered, in milliseconds.

@@ -4,7 +4,9 @@
 //! applied; a read looks at the machine. Everything that could be wrong with a request is found
 //! before anything is proposed.
 
+mod admin;
 mod journal;
+mod status;
 
 use std::future::Future;
 use std::io;
@@ -15,10 +17,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use raft_tokio::core::{Change, ChangeError, Configuration, Index, Member, NodeId, Status, Storage, Timing};
+use raft_tokio::core::{Change, Index, NodeId};
 use raft_tokio::storage::StorageError;
 use raft_tokio::transport::{Caller, Service, TransportError};
-use raft_tokio::{AdminError, Changed, Node, ProposeError, Proposed, ReadError, StartError};
+use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
 
 use self::journal::Journal;
 use crate::command::{Answer, Command, Operation};
@@ -26,8 +28,8 @@ use crate::config::{ClusterConfig, ConfigError, IdentityError, NodeConfig};
 use crate::key::{Key, KeyError, KeyRange};
 use crate::machine::Machine;
 use crate::protocol::{
-    COUNT_STEPS_MAX, Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply,
-    Request, Response, StateSummary, Ticket, decode_request, encode_response,
+    COUNT_STEPS_MAX, Freshness, PAGE_BYTES_MAX, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Response, Ticket,
+    decode_request, encode_response,
 };
 use crate::store::{Count, Page, PageLimit};
 
@@ -43,12 +45,13 @@ pub struct KeyValueService {
 /// # Errors
 /// If the configuration has no such node, its certificate cannot be used, its address is not one
 /// of this machine, or its data directory is not its own or in use.
-pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<Machine>, ServeError> {
+pub fn start(config: &ClusterConfig, id: NodeId) -> Result<Node<Machine>, ServeError> {
     let node = config.node(id)?;
     let credentials = config.node_credentials(node)?;
     let builder = Node::builder(config.cluster(), id, &node.data, listen_address(config, node)?, credentials)
         .peers(config.endpoints())
         .limits(config.limits())
+        .timing(config.timing())
         .priority(node.priority);
     let builder = match config.leases() {
         Some(leases) => builder.leases(leases),
@@ -56,7 +59,6 @@ pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<
     };
     builder
         .advertise(node.address.clone())
-        .timing(timing)
         .service(|node| Arc::new(KeyValueService::new(node)))
         .start(Machine::new())
         .map_err(|error| ServeError::from_start(error, config, node))
@@ -173,43 +175,16 @@ async fn respond(node: &Node<Machine>, asked: Asked) -> Response {
             read(node, freshness, move |machine| page(machine, &range, limit)).await
         }
         Asked::Count { range, freshness } => read(node, freshness, move |machine| count(machine, &range)).await,
-        Asked::Status => status(node).await,
-        Asked::Change { expected, changes } => change(node, expected, changes).await,
-        Asked::Transfer { to } => {
-            let leader = node.transfer(to).await.map_err(declined)?;
-            Ok(Reply::Transferred { leader })
-        }
-        Asked::Snapshot => {
-            let last = node.snapshot().await.map_err(declined)?;
-            Ok(Reply::SnapshotTaken { last })
-        }
+        Asked::Status => status::status(node).await,
+        Asked::Change { expected, changes } => admin::change(node, expected, changes).await,
+        Asked::Transfer { to } => admin::transfer(node, to).await,
+        Asked::Snapshot => admin::snapshot(node).await,
     }
 }
 
-async fn change(node: &Node<Machine>, expected: Option<Index>, changes: Vec<Change>) -> Response {
-    let expected = match expected {
-        Some(expected) => expected,
-        None => node.status().await.map_err(refused)?.configuration.index,
-    };
-    let Changed { configuration, node } = node.change_membership(expected, changes).await.map_err(declined)?;
-    Ok(Reply::Changed { configuration, node })
-}
-
-fn declined(error: AdminError) -> Refusal {
-    match error {
-        AdminError::NotLeader { leader } => Refusal::NotLeader { leader },
-        AdminError::Busy(_) => Refusal::Busy,
-        AdminError::Unknown { leader } => Refusal::Unknown { leader },
-        // All that it takes is a moment: the client tries again.
-        AdminError::NotChanged(ChangeError::TooEarly | ChangeError::Unfinished | ChangeError::Transferring) => {
-            Refusal::Busy
-        }
-        AdminError::NotChanged(error) => Refusal::Declined { reason: error.to_string() },
-        AdminError::NotTransferred(error) => Refusal::Declined { reason: error.to_string() },
-        AdminError::SnapshotFailed => Refusal::Declined { reason: AdminError::SnapshotFailed.to_string() },
-        AdminError::StorageFailed => Refusal::StorageFailed,
-        AdminError::Stopped => Refusal::Stopping,
-    }
+/// The errors of a node say themselves what it is busy with.
+fn busy(error: &impl ToString) -> Refusal {
+    Refusal::Busy { reason: error.to_string() }
 }
 
 /// A request whose parts are all valid.
@@ -267,7 +242,7 @@ fn too_large(what: Part, size: usize, limit: usize) -> Refusal {
 async fn write(node: &Node<Machine>, command: &Command) -> Response {
     let Proposed { answer, .. } = node.propose(command.encode()).await.map_err(|error| match error {
         ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
-        ProposeError::Busy(_) => Refusal::Busy,
+        ProposeError::Busy(_) => busy(&error),
         ProposeError::Unknown { leader } => Refusal::Unknown { leader },
         ProposeError::TooLarge { size, limit } => too_large(Part::Request, size, limit),
         ProposeError::StorageFailed => Refusal::StorageFailed,
@@ -320,63 +295,9 @@ fn count(machine: &Machine, range: &KeyRange) -> Reply {
 fn refused(error: ReadError) -> Refusal {
     match error {
         ReadError::NotLeader { leader } => Refusal::NotLeader { leader },
-        ReadError::Busy(_) => Refusal::Busy,
+        ReadError::Busy(_) => busy(&error),
         ReadError::StorageFailed => Refusal::StorageFailed,
         ReadError::Stopped => Refusal::Stopping,
-    }
-}
-
-async fn status(node: &Node<Machine>) -> Response {
-    let status = node.status().await.map_err(refused)?;
-    let state = node.read_stale(summary).await.map_err(refused)?;
-    Ok(Reply::Status(Box::new(describe(&status, state))))
-}
-
-fn summary(machine: &Machine) -> StateSummary {
-    StateSummary {
-        index: machine.applied().index,
-        revision: machine.store().revision(),
-        keys: machine.store().len() as u64,
-        sessions: machine.sessions().len() as u64,
-        hash: machine.hash(),
-    }
-}
-
-fn describe(status: &Status, state: StateSummary) -> NodeStatus {
-    let Status { identity, role, hard_state, leader, configuration, transfer, log, peers, load } = status;
-    let Configuration { index: configuration, membership } = configuration;
-    let ids = |members: &[Member]| members.iter().map(|member| member.node).collect();
-    NodeStatus {
-        node: identity.node,
-        cluster: identity.cluster,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        role: *role,
-        term: hard_state.term,
-        leader: *leader,
-        last: log.last.index,
-        durable: log.durable,
-        commit: log.commit,
-        applied: log.applied,
-        state,
-        peers: peers
-            .iter()
-            .map(|peer| PeerProgress {
-                node: peer.node,
-                matched: peer.matched,
-                supply: peer.mode,
-                silent_for_ms: u64::try_from(peer.silent_for.as_millis()).unwrap_or(u64::MAX),
-            })
-            .collect(),
-        configuration: *configuration,
-        voters: ids(membership.voters()),
-        outgoing: ids(membership.outgoing()),
-        learners: membership.learners().iter().map(|learner| learner.member.node).collect(),
-        transfer: *transfer,
-        base: log.base.index,
-        log_bytes: log.bytes,
-        snapshot: log.snapshot.index,
-        storage_full: load.storage == Storage::Full,
-        storage_failed: load.storage == Storage::Failed,
     }
 }
 
@@ -488,8 +409,8 @@ mod tests {
     #[test]
     fn what_is_no_request_is_not_understood() {
         assert_eq!(parse(b""), Err(Refusal::Misunderstood(DecodeError::Foreign)));
-        let newer = [&[0xc2, 3][..], &encode_request(&Request::Status)[2..]].concat();
-        let unsupported = DecodeError::UnsupportedVersion { found: 3, newest: 2 };
+        let newer = [&[0xc2, 4][..], &encode_request(&Request::Status)[2..]].concat();
+        let unsupported = DecodeError::UnsupportedVersion { found: 4, newest: 3 };
         assert_eq!(parse(&newer), Err(Refusal::Misunderstood(unsupported)));
     }
 }

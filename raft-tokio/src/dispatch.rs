@@ -49,6 +49,9 @@ impl Executors {
         let others = configuration.membership.members().map(|member| member.node);
         // Who was removed is still to be told so (contract M4), and forgotten at the next start.
         self.members.extend(others.filter(|node| *node != self.me));
+        for node in self.members.iter().filter(|node| !self.addresses.contains_key(node)) {
+            tracing::info!("{} does not know where {node} listens, before {node} says so itself", self.me);
+        }
         self.connect();
         None
     }

@@ -298,6 +298,7 @@ impl<M: StateMachine> Driver<M> {
         };
         match restored {
             Ok(()) => {
+                tracing::info!("{} goes on from snapshot {}, sent by another node", self.executors.me, meta.last);
                 self.executors.install(seq, meta);
                 Some(Event::Applied { index })
             }
@@ -317,7 +318,12 @@ impl<M: StateMachine> Driver<M> {
                 }
                 Event::LogRead { id, outcome }
             }
-            Completion::SnapshotTaken { index, bytes } => Event::SnapshotTaken { index, bytes },
+            Completion::SnapshotTaken { index, bytes } => {
+                if let Some(bytes) = bytes {
+                    tracing::info!("{} has written a snapshot up to {index}, {bytes} bytes", self.executors.me);
+                }
+                Event::SnapshotTaken { index, bytes }
+            }
             Completion::SnapshotReceived { last, complete } => Event::SnapshotReceived { last, complete },
             Completion::SnapshotLoaded { to, meta, data } => {
                 self.executors.endpoint.send_snapshot(to, meta, data);

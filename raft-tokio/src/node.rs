@@ -246,6 +246,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
 
 impl<M: StateMachine + Send + 'static> Builder<M> {
     /// Where the members of the cluster are: `host:port` of each. The own address may be among them.
+    /// A member that is missing is reached once it has said itself where it listens: of who was removed
+    /// there need not be an address, although this node may still have to learn that from its log.
     #[must_use]
     pub fn peers(mut self, addresses: impl IntoIterator<Item = (NodeId, String)>) -> Self {
         self.addresses.extend(addresses);
@@ -299,9 +301,9 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
     /// current runtime. The machine starts empty; the log is applied to it.
     ///
     /// # Errors
-    /// If the data directory is missing, in use or somebody else's; if a member has no address; if
-    /// the certificate is not this node's; if the port is taken; if limits or timing contradict
-    /// each other. Until then nothing in the directory has been touched. If the log is damaged.
+    /// If the data directory is missing, in use or somebody else's; if the certificate is not this
+    /// node's; if the port is taken; if limits or timing contradict each other. Until then nothing in
+    /// the directory has been touched. If the log is damaged.
     pub fn start(self, mut machine: M) -> Result<Node<M>, StartError> {
         let config = Config::new(self.timing, self.limits, self.expected.cluster.as_u128() as u64)?;
         let config = config.with_priority(self.priority);
@@ -311,10 +313,6 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         limits::check(&self.limits, self.command_bytes_max, &transport_limits)?;
         let Expected { cluster, node } = self.expected;
         let directory = storage::lock(&self.data_dir, &self.expected)?;
-        let members = directory.birth().membership.voters().iter().map(|member| member.node);
-        if let Some(node) = members.into_iter().find(|other| *other != node && !self.addresses.contains_key(other)) {
-            return Err(StartError::NoAddress { node });
-        }
         let bound = Bound::new(self.listen, self.advertise, node, cluster, &self.credentials)?;
         // Everything that may fail for a trivial reason is done: from here on this is a life of the store.
         let Opened { mut durable, snapshot, log } = directory.open(&options)?;

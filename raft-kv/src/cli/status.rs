@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use raft_kv::client::{Client, ClientError};
-use raft_kv::protocol::NodeStatus;
+use raft_kv::protocol::{NodeStatus, PeerProgress, RuntimeSummary};
 use raft_tokio::core::NodeId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::arguments::{Format, Status};
 use super::connect;
+use super::details::details;
 use super::exit::Exit;
 use super::health::{Finding, Health, Kind, Members, NoAnswer, Verdict};
 use super::output;
@@ -21,9 +22,6 @@ use super::output;
 /// slow, for that is when it is used.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long other commands wait for the nodes to say how they are.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Shows how the cluster and its nodes are.
 pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let client = connect::client(&arguments.client)?;
@@ -31,9 +29,10 @@ pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let findings = ask(&client, &everyone, arguments.client.timeout).await;
     let health = Health::judge(&findings);
     match arguments.output.output {
-        Format::Plain | Format::Table => {
+        format @ (Format::Plain | Format::Table) => {
             let cure = cure(&health, &findings, &arguments.client.cluster.config);
-            output::write_line(&format!("{health}\n\n{}{cure}", findings_table(&findings)))?;
+            let details = details(&findings, format == Format::Table);
+            output::write_line(&format!("{health}\n\n{}{details}{cure}", findings_table(&findings)))?;
         }
         Format::Json => output::write_json(&health_json(&health, &findings))?,
     }
@@ -159,13 +158,44 @@ fn health_json(health: &Health, findings: &[Finding]) -> Value {
         "leader": health.leader.map(|leader| leader.to_string()),
         "members": health.members,
         "working": health.working,
-        "tolerates": health.tolerates(),
+        "tolerates": health.tolerates,
         "nodes": nodes,
     })
 }
 
 fn names(nodes: &[NodeId]) -> Vec<String> {
     nodes.iter().map(ToString::to_string).collect()
+}
+
+fn peer_json(peer: &PeerProgress) -> Value {
+    let PeerProgress { node, matched, next, inflight, supply, silent_for_ms } = peer;
+    json!({
+        "node": node.to_string(),
+        "matched": matched.as_u64(),
+        "next": next.as_u64(),
+        "in_flight": inflight,
+        "supply": supply.to_string(),
+        "silent_for_ms": silent_for_ms,
+    })
+}
+
+fn runtime_json(runtime: &RuntimeSummary) -> Value {
+    let RuntimeSummary {
+        late_wakeups,
+        lateness_max_ms,
+        long_turns,
+        turn_max_ms,
+        messages_dropped,
+        connections_refused,
+    } = runtime;
+    json!({
+        "late_wakeups": late_wakeups,
+        "lateness_max_ms": lateness_max_ms,
+        "long_turns": long_turns,
+        "turn_max_ms": turn_max_ms,
+        "messages_dropped": messages_dropped,
+        "connections_refused": connections_refused,
+    })
 }
 
 /// Names and identities are strings: many readers of JSON round large numbers.
@@ -190,6 +220,12 @@ fn finding_json(finding: &Finding) -> Value {
             "log_base": status.base.as_u64(),
             "log_bytes": status.log_bytes,
             "snapshot": status.snapshot.as_u64(),
+            "snapshot_bytes": status.snapshot_bytes,
+            "proposals": status.proposals,
+            "reads": status.reads,
+            "held": status.held,
+            "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+            "runtime": runtime_json(&status.runtime),
             "configuration": status.configuration.as_u64(),
             "voters": names(&status.voters),
             "outgoing": names(&status.outgoing),

@@ -146,7 +146,7 @@ impl Pool {
                 self.on_silence(from);
                 Next::Pause
             }
-            Refusal::Busy | Refusal::SequenceAhead { .. } => Next::Pause,
+            Refusal::Busy { .. } | Refusal::SequenceAhead { .. } => Next::Pause,
             Refusal::CompareFailed { .. } => {
                 self.on_leader(from);
                 Next::Finish(Finished::Refused(refusal))

@@ -76,7 +76,7 @@ fn name(asked: &Asked) -> &'static str {
 /// how clients find the leader, and how conditions fail.
 fn concerns_operator(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::Busy
+        Refusal::Busy { .. }
         | Refusal::StorageFailed
         | Refusal::TooLarge { .. }
         | Refusal::EmptyKey
