@@ -54,8 +54,13 @@ impl World {
                 }
                 Effect::Observe(observation) => println!("{now} {node}{observation}"),
                 Effect::Reply { request, outcome } => println!("{now} {node} ends request {request}: {outcome:?}"),
-                // Nobody joins or leaves, and a few lines fit into the log cache.
-                Effect::Configured { .. } | Effect::ReadLog { .. } => {}
+                // Nobody joins or leaves, and a few lines fit into the log cache, and into the log.
+                Effect::Configured { .. }
+                | Effect::ReadLog { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. } => {}
             }
         }
     }

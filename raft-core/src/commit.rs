@@ -75,7 +75,7 @@ pub(crate) fn on_applied(state: &mut State, index: Index) {
 /// role has become since; only their terms and the place to continue have to be right.
 pub(crate) fn on_log_read(state: &mut State, role: &mut Role, id: ReadId, outcome: &LogReadOutcome) {
     if state.applying.reading.is_none_or(|reading| reading.id != id) {
-        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.stale);
         return;
     }
     let LogReadOutcome::Entries(entries) = outcome else {

@@ -13,6 +13,10 @@ pub struct Timing {
     pub election_timeout_min: Duration,
     /// … and this (also how long a leader goes on without hearing from a majority).
     pub election_timeout_max: Duration,
+    /// A leader whose own disk has not finished what was committed this long ago hands over and
+    /// steps down (contract D9); it does so too when nothing is committed for ten times as long
+    /// because a write hangs.
+    pub stall_limit: Duration,
 }
 
 impl Timing {
@@ -21,6 +25,7 @@ impl Timing {
         heartbeat_interval: Duration::from_millis(50),
         election_timeout_min: Duration::from_millis(150),
         election_timeout_max: Duration::from_millis(300),
+        stall_limit: Duration::from_secs(1),
     };
 
     /// Across continents: heartbeats every 200 ms, elections after 1–2 s.
@@ -28,7 +33,67 @@ impl Timing {
         heartbeat_interval: Duration::from_millis(200),
         election_timeout_min: Duration::from_secs(1),
         election_timeout_max: Duration::from_secs(2),
+        stall_limit: Duration::from_secs(4),
     };
+}
+
+/// How eagerly a node runs for leader (contract V7). It only delays: whoever is needed still
+/// takes over, a little later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Never by itself, except when it holds entries that a candidate lacks; then it hands over as
+    /// soon as it can.
+    Never,
+    /// Waits two election timeouts longer.
+    Low,
+    /// Waits one election timeout longer.
+    Middle,
+    /// Does not wait longer than it must.
+    #[default]
+    High,
+}
+
+impl Priority {
+    /// How many election timeouts more than others it waits.
+    pub(crate) fn patience(self) -> u32 {
+        match self {
+            Self::High => 0,
+            Self::Middle => 1,
+            Self::Low | Self::Never => 2,
+        }
+    }
+}
+
+/// Lease reads: a leader answers from its own state while a majority has promised not to elect
+/// another one (Thesis 6.4.1; contract T3). Safe as long as no clock drifts further than stated
+/// and no clock stands still: a virtual machine that is paused or moved as a whole is outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leases {
+    drift_ppm: u32,
+}
+
+impl Leases {
+    /// Clocks that drift further than this are no clocks: one part in ten.
+    pub const DRIFT_PPM_MAX: u32 = 100_000;
+
+    /// Leases for clocks each of which runs at most so many millionths too fast or too slow.
+    ///
+    /// # Errors
+    /// If `drift_ppm` exceeds [`Self::DRIFT_PPM_MAX`].
+    pub fn new(drift_ppm: u32) -> Result<Self, ConfigError> {
+        if drift_ppm > Self::DRIFT_PPM_MAX {
+            return Err(ConfigError::DriftTooLarge { drift_ppm, max: Self::DRIFT_PPM_MAX });
+        }
+        Ok(Self { drift_ppm })
+    }
+
+    /// How much of a promise can be relied on: times (1 − ε) / (1 + ε), rounded down.
+    pub(crate) fn reliable(self, promise: Duration) -> Duration {
+        let drift = u128::from(self.drift_ppm);
+        let nanos = promise.as_nanos().saturating_mul(1_000_000_u128.saturating_sub(drift))
+            / 1_000_000_u128.saturating_add(drift);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
 }
 
 /// What a node keeps in memory or in flight at most. All are per node unless they say otherwise.
@@ -52,6 +117,13 @@ pub struct Limits {
     pub pending_proposals_max: usize,
     /// Reads without an answer.
     pub pending_reads_max: usize,
+    /// A snapshot is taken when the log has grown by so many bytes since the last one …
+    pub snapshot_bytes: u64,
+    /// … or by so many entries.
+    pub snapshot_entries: u64,
+    /// Bytes of the log that are kept although a snapshot covers them, for peers that are behind:
+    /// sending them is cheaper than sending the snapshot.
+    pub retain_bytes: u64,
 }
 
 impl Limits {
@@ -66,6 +138,9 @@ impl Limits {
         unapplied_bytes_max: 8 << 20,
         pending_proposals_max: 65_536,
         pending_reads_max: 65_536,
+        snapshot_bytes: 64 << 20,
+        snapshot_entries: 1_000_000,
+        retain_bytes: 16 << 20,
     };
 }
 
@@ -75,6 +150,8 @@ pub struct Config {
     timing: Timing,
     limits: Limits,
     seed: u64,
+    priority: Priority,
+    leases: Option<Leases>,
 }
 
 impl Config {
@@ -85,9 +162,13 @@ impl Config {
     ///
     /// # Errors
     /// If heartbeats are not at least three times as frequent as the shortest election timeout,
-    /// if the range of timeouts is too narrow to break ties, or if a limit is zero.
+    /// if the range of timeouts is too narrow to break ties, if the stall limit is shorter than an
+    /// election, or if a limit is zero.
     pub fn new(timing: Timing, limits: Limits, seed: u64) -> Result<Self, ConfigError> {
-        let Timing { heartbeat_interval, election_timeout_min, election_timeout_max } = timing;
+        let Timing { heartbeat_interval, election_timeout_min, election_timeout_max, stall_limit } = timing;
+        if stall_limit < election_timeout_max {
+            return Err(ConfigError::StallLimitTooShort { stall_limit, election_timeout_max });
+        }
         if heartbeat_interval.is_zero() || election_timeout_min < heartbeat_interval.saturating_mul(3) {
             return Err(ConfigError::ElectionTimeoutTooShort { election_timeout_min, heartbeat_interval });
         }
@@ -105,6 +186,10 @@ impl Config {
             unapplied_bytes_max,
             pending_proposals_max,
             pending_reads_max,
+            snapshot_bytes,
+            snapshot_entries,
+            // Nothing kept: whoever is behind gets the snapshot.
+            retain_bytes: _,
         } = limits;
         let named = [
             ("message_bytes_max", message_bytes_max),
@@ -115,11 +200,36 @@ impl Config {
             ("unapplied_bytes_max", unapplied_bytes_max),
             ("pending_proposals_max", pending_proposals_max as u64),
             ("pending_reads_max", pending_reads_max as u64),
+            ("snapshot_bytes", snapshot_bytes),
+            ("snapshot_entries", snapshot_entries),
         ];
         match named.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(ConfigError::ZeroLimit { name }),
-            None => Ok(Self { timing, limits, seed }),
+            None => Ok(Self { timing, limits, seed, priority: Priority::default(), leases: None }),
         }
+    }
+
+    /// The same, running for leader with this priority.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// The same, with lease reads. All nodes of a cluster have them, or none: one that has not
+    /// promises nothing, and one that restarts without them forgets what it promised.
+    #[must_use]
+    pub fn with_leases(self, leases: Leases) -> Self {
+        Self { leases: Some(leases), ..self }
+    }
+
+    /// How eagerly this node runs for leader.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Whether, and how, it reads by lease.
+    pub fn leases(&self) -> Option<Leases> {
+        self.leases
     }
 
     /// How long this node waits for what.
@@ -191,7 +301,37 @@ mod tests {
         assert_eq!(new(Timing::LAN, Limits { log_cache_bytes: 0, ..Limits::DEFAULT }), Ok(()), "slow, but right");
     }
 
+    #[test]
+    fn clocks_that_drift_too_far_are_refused() {
+        let max = Leases::DRIFT_PPM_MAX;
+        assert_eq!(Leases::new(max + 1), Err(ConfigError::DriftTooLarge { drift_ppm: max + 1, max }));
+        assert!(Leases::new(max).is_ok());
+    }
+
+    #[test]
+    fn rule_d9_a_stall_limit_shorter_than_an_election_is_refused() {
+        let (stall_limit, election_timeout_max) = (Duration::from_millis(299), Duration::from_millis(300));
+        let timing = Timing { stall_limit, ..Timing::LAN };
+        let error = ConfigError::StallLimitTooShort { stall_limit, election_timeout_max };
+        assert_eq!(new(timing, Limits::DEFAULT), Err(error));
+    }
+
     proptest! {
+        // The lease is timed by a clock that may run slow, the promise by one that may run fast: however
+        // both drift, the lease must end first. And not much earlier than it must.
+        #[test]
+        fn rule_t3_a_lease_ends_before_the_promise_whatever_the_clocks_do(
+            nanos in prop_oneof![0..2_000_000_000_u64, any::<u64>()], drift_ppm in 0..=Leases::DRIFT_PPM_MAX,
+        ) {
+            let leases = Leases::new(drift_ppm).expect("within the limit");
+            let reliable = leases.reliable(Duration::from_nanos(nanos)).as_nanos();
+            let (slow, fast) = (1_000_000 - u128::from(drift_ppm), 1_000_000 + u128::from(drift_ppm));
+            // The longest that the lease can last, and the shortest that the promise can, in millionths of
+            // a true nanosecond; both times slow and fast, so that nothing is rounded.
+            prop_assert!(reliable * fast <= u128::from(nanos) * slow);
+            prop_assert!((reliable + 1) * fast > u128::from(nanos) * slow);
+        }
+
         #[test]
         fn no_timing_that_is_taken_lets_a_heartbeat_come_too_late(
             heartbeat in 0..100_u64, min in 0..400_u64, max in 0..600_u64,
@@ -201,6 +341,7 @@ mod tests {
                 heartbeat_interval: millis(heartbeat),
                 election_timeout_min: millis(min),
                 election_timeout_max: millis(max),
+                stall_limit: millis(600),
             };
             let valid = heartbeat > 0 && min >= 3 * heartbeat && 2 * max >= 3 * min;
             prop_assert_eq!(new(timing, Limits::DEFAULT).is_ok(), valid);

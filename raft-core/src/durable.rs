@@ -1,10 +1,11 @@
 //! Layer 2: what storage found when it was opened.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::entry::Entries;
 use crate::error::DurableError;
-use crate::membership::Membership;
+use crate::membership::{Configuration, Membership};
 use crate::types::{Boot, ClusterId, HardState, Index, NodeId, Peer, Position, StoreId, Term};
 
 /// Who a store says it is.
@@ -38,6 +39,19 @@ pub struct TermRun {
     pub term: Term,
 }
 
+/// What a snapshot of the state machine stands for. Two snapshots that end at the same position
+/// are of the same state, whoever made them (§5.3), so the position is their name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotMeta {
+    /// The last entry that it covers.
+    pub last: Position,
+    /// The configuration in force there.
+    pub configuration: Configuration,
+    /// How large it is; 0 while that is not known yet.
+    pub bytes: u64,
+}
+
 /// No cluster counts to here; whatever says it did is damaged. It leaves room to count on.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -50,14 +64,22 @@ pub struct Durable {
     pub hard_state: HardState,
     /// Where the log begins: the position before its first entry, `0@0` in a new cluster.
     pub base: Position,
-    /// The configuration as of `base`; a new cluster is formatted with its first one.
-    pub membership: Membership,
+    /// The newest snapshot, if there is one. The log holds its last entry, or begins there.
+    pub snapshot: Option<SnapshotMeta>,
+    /// The configuration as of `base`; a new cluster is formatted with its first one, and a
+    /// server that is to join one with none.
+    pub membership: Arc<Membership>,
+    /// The configurations that entries after `base` have set, in order.
+    pub configurations: Vec<Configuration>,
     /// What a durable state machine has applied already; 0 for one that lives in memory.
     pub applied: Index,
     /// The last index of the log; that of `base` when the log is empty.
     pub last: Index,
     /// The terms of all entries after `base`, in order.
     pub runs: Vec<TermRun>,
+    /// What the entries after `base` cost in all ([`Entry::cost`](crate::Entry::cost)); a rough
+    /// figure is enough.
+    pub bytes: u64,
     /// The newest entries, as many as fit into the log cache; empty is allowed.
     pub tail: Entries,
 }
@@ -70,10 +92,13 @@ impl Durable {
             identity,
             hard_state: HardState::default(),
             base: Position::ZERO,
-            membership,
+            snapshot: None,
+            membership: Arc::new(membership),
+            configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,
             runs: Vec::new(),
+            bytes: 0,
             tail: Entries::EMPTY,
         }
     }
@@ -83,14 +108,33 @@ impl Durable {
         self.runs.last().map_or(self.base, |run| Position::new(self.last, run.term))
     }
 
+    /// The term of the entry at `index`, once the runs are known to be in order.
+    fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        let run = self.runs.iter().rev().find(|run| run.first <= index);
+        run.filter(|_| index > self.base.index && index <= self.last).map(|run| run.term)
+    }
+
     /// Whether this can be the state of a correct node.
     pub(crate) fn validate(&self) -> Result<(), DurableError> {
         let Identity { node, store, .. } = self.identity;
-        if let Some(member) = self.membership.voter(node).filter(|member| member.store != store) {
+        let in_log = self.configurations.iter().map(|configuration| &configuration.membership);
+        let listed = in_log.chain([&self.membership]).find_map(|membership| membership.member(node));
+        if let Some(member) = listed.filter(|member| member.store != store) {
             return Err(DurableError::ForeignStore { node, expected: member.store, found: store });
         }
-        if self.base != Position::ZERO {
-            return Err(DurableError::Compacted { base: self.base });
+        let mut before = self.base.index;
+        for Configuration { index, .. } in &self.configurations {
+            if *index <= before || *index > self.last {
+                return Err(DurableError::ConfigurationsOutOfOrder { at: *index });
+            }
+            before = *index;
+        }
+        let snapshot = self.snapshot.as_ref().map_or(Position::ZERO, |meta| meta.last);
+        if snapshot.index < self.base.index {
+            return Err(DurableError::Compacted { base: self.base, snapshot });
         }
         if self.hard_state.term.as_u64() > NUMBER_MAX || self.last.as_u64() > NUMBER_MAX {
             return Err(DurableError::Absurd { term: self.hard_state.term, last: self.last });
@@ -118,6 +162,12 @@ impl Durable {
         });
         if !agrees || self.tail.last().is_some_and(|entry| entry.position() != last) {
             return Err(DurableError::TailMismatch { last });
+        }
+        if self.term_at(snapshot.index) != Some(snapshot.term) {
+            return Err(DurableError::SnapshotNotInLog { snapshot });
+        }
+        if self.applied < self.base.index {
+            return Err(DurableError::AppliedBeforeLog { applied: self.applied, base: self.base });
         }
         if self.applied > self.last {
             return Err(DurableError::AppliedBeyondLog { applied: self.applied, last: self.last });
@@ -156,12 +206,15 @@ mod tests {
         let store = StoreId::new(1);
         Durable {
             identity: Identity { cluster: ClusterId::new(7), node: node(1), store, boot: Boot::new(3) },
-            hard_state: HardState { term: Term::new(5), voted_for: None },
+            hard_state: HardState { term: Term::new(5), voted_for: None, floor: None },
             base: Position::ZERO,
-            membership: Membership::new([Member { node: node(1), store }]).expect("one member"),
+            snapshot: None,
+            membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),
+            configurations: Vec::new(),
             applied: Index::new(2),
             last: Index::new(5),
             runs: vec![run(1, 1), run(3, 4)],
+            bytes: 160,
             tail: entries(4, &[4, 4]),
         }
     }
@@ -178,7 +231,7 @@ mod tests {
         assert_eq!(sound().last_position(), Position::new(Index::new(5), Term::new(4)));
         assert_eq!(error(|durable| durable.tail = Entries::EMPTY), None, "nothing has to be in memory");
         assert_eq!(error(|durable| durable.tail = entries(1, &[1, 1, 4, 4, 4])), None);
-        assert_eq!(error(|durable| durable.membership = Membership::default()), None, "not joined yet");
+        assert_eq!(error(|durable| durable.membership = Membership::default().into()), None, "not joined yet");
         assert_eq!(error(|durable| durable.applied = Index::new(5)), None);
         let first_boot = |durable: &mut Durable| {
             (durable.runs, durable.last, durable.applied) = (Vec::new(), Index::ZERO, Index::ZERO);

@@ -1,10 +1,14 @@
 //! Layer 2: what goes out: everything that the world is asked to do.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::durable::SnapshotMeta;
 use crate::entry::Entries;
-use crate::membership::Membership;
+use crate::error::{ChangeError, TransferError};
+use crate::membership::Configuration;
 use crate::message::Rpc;
 use crate::types::{HardState, Index, NodeId, Position, ReadId, RequestId, Term, WriteSeq};
 
@@ -25,7 +29,7 @@ pub enum Effect {
         /// Names the write; they rise by one.
         seq: WriteSeq,
         /// The new term and vote, if they changed.
-        hard_state: Option<HardState>,
+        hard_state: Option<Box<HardState>>,
         /// Entries to append. They replace whatever the log holds from the first one's index on.
         entries: Entries,
     },
@@ -58,11 +62,39 @@ pub enum Effect {
         /// Stop before exceeding this many bytes, but return at least one entry.
         max_bytes: u64,
     },
-    /// The cluster's configuration as of now, at the first step and at every change: it is where
-    /// a transport learns its peers.
+    /// Have the state machine write a snapshot of what it is after exactly the entries handed to it
+    /// so far, to stable storage, then say [`Event::SnapshotTaken`](crate::Event::SnapshotTaken).
+    TakeSnapshot {
+        /// What it will stand for; its size is not known yet.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// Send the bytes of this snapshot to `to`. May be lost: the receiver says how it fares.
+    SendSnapshot {
+        /// The receiver.
+        to: NodeId,
+        /// Which snapshot.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// Replace the log, and the state machine, by this snapshot, which has arrived. For the log
+    /// writer a write like any other, in order with them: log and snapshot change together or not
+    /// at all, then [`Event::Persisted`](crate::Event::Persisted). For the applier, in order with
+    /// `Apply`: then [`Event::Applied`](crate::Event::Applied) of its last index.
+    InstallSnapshot {
+        /// Names the write.
+        seq: WriteSeq,
+        /// What it stands for.
+        meta: Arc<SnapshotMeta>,
+    },
+    /// The log up to here is needed no more. May be lost.
+    Compact {
+        /// The last entry to go.
+        through: Index,
+    },
+    /// The cluster's configuration as of now, at the first step, at every change and at every
+    /// roll-back of one: it is where a transport learns its peers.
     Configured {
-        /// The configuration.
-        membership: Membership,
+        /// The configuration, and where in the log it was set.
+        configuration: Configuration,
     },
     /// Something worth logging. Losing it harms nothing.
     Observe(Observation),
@@ -81,7 +113,7 @@ pub enum Purpose {
 }
 
 /// How a request ended, other than by being applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Read now: the state machine has applied everything that this read must see.
     ReadReady {
@@ -102,6 +134,29 @@ pub enum Outcome {
     },
     /// Not done, and certain not to be: this node's storage has failed.
     StorageFailed,
+    /// The change of the membership is complete.
+    Changed {
+        /// The configuration by now.
+        configuration: Index,
+        /// The id of the member that was added, or had been before.
+        node: Option<NodeId>,
+    },
+    /// The membership was not changed.
+    NotChanged(Box<ChangeError>),
+    /// This node has handed leadership over, and leads no longer.
+    Transferred {
+        /// Who leads, if that is known already.
+        leader: Option<NodeId>,
+    },
+    /// Leadership was not handed over.
+    NotTransferred(TransferError),
+    /// There is a snapshot of all that was committed when it was asked for.
+    SnapshotTaken {
+        /// The last entry that it covers.
+        last: Position,
+    },
+    /// The snapshot could not be made; the state machine's storage knows why.
+    SnapshotFailed,
 }
 
 /// Which limit was reached.
@@ -115,6 +170,10 @@ pub enum Busy {
     Proposals,
     /// [`Limits::pending_reads_max`](crate::Limits::pending_reads_max).
     Reads,
+    /// The disk is full; nothing can be written before there is space again.
+    StorageFull,
+    /// Leadership is being handed over; another leader can be asked in a moment.
+    Transferring,
 }
 
 /// The roles of Figure 4, and the one before a candidate (Thesis 9.6).
@@ -160,6 +219,47 @@ pub enum Observation {
         /// Up to here.
         position: Position,
     },
+    /// A configuration took effect, or came back because its successor was truncated.
+    Configured(Configuration),
+    /// As leader: how a peer is supplied has changed.
+    Progress {
+        /// The peer.
+        node: NodeId,
+        /// How it is supplied now.
+        mode: ProgressMode,
+    },
+    /// As leader: a peer has lost entries that it had acknowledged. Its disk, or whoever restored
+    /// it from a copy, is at fault; it is supplied again, and elects nobody before it has them.
+    Regressed {
+        /// The peer.
+        node: NodeId,
+        /// What it had acknowledged.
+        from: Index,
+        /// What it can still have.
+        to: Index,
+    },
+    /// Leadership is being handed over.
+    Transferring {
+        /// To whom.
+        to: NodeId,
+    },
+    /// This leader's own disk has stalled: it hands over and steps down.
+    Stalled {
+        /// Committed, and not durable here.
+        index: Index,
+    },
+}
+
+/// How a leader supplies a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum ProgressMode {
+    /// One append at a time, to find where the logs agree.
+    Probe,
+    /// A stream of appends.
+    Replicate,
+    /// A snapshot, because the entries that it needs are gone.
+    Snapshot,
 }
 
 impl fmt::Display for RoleKind {
@@ -169,6 +269,16 @@ impl fmt::Display for RoleKind {
             Self::PreCandidate => "pre-candidate",
             Self::Candidate => "candidate",
             Self::Leader => "leader",
+        })
+    }
+}
+
+impl fmt::Display for ProgressMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "probe",
+            Self::Replicate => "replicate",
+            Self::Snapshot => "snapshot",
         })
     }
 }
@@ -184,6 +294,11 @@ impl fmt::Display for Observation {
                 write!(f, "@{} accepted request {request} as {position}", position.term)
             }
             Self::Committed { position } => write!(f, "@{} committed {position}", position.term),
+            Self::Configured(Configuration { index, membership }) => write!(f, " configuration {index}: {membership}"),
+            Self::Progress { node, mode } => write!(f, " supplies {node} by {mode}"),
+            Self::Regressed { node, from, to } => write!(f, " {node} had acknowledged {from}, and has at most {to}"),
+            Self::Transferring { to } => write!(f, " hands over to {to}"),
+            Self::Stalled { index } => write!(f, " stalled: {index} is committed and not durable here"),
         }
     }
 }

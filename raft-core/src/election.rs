@@ -5,6 +5,7 @@ use crate::message::{CampaignId, Rpc, Verdict};
 use crate::quorum::Tally;
 use crate::role::{Candidate, Follower, Leader, Next, PreCandidate, Role};
 use crate::state::State;
+use crate::succession;
 use crate::types::{NodeId, Peer, Position, Term, Time};
 
 /// Whether a leader is, or was a moment ago, heard of: then nobody else is helped to power
@@ -15,7 +16,8 @@ pub(crate) fn is_leader_alive(state: &State, role: &Role) -> bool {
         Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => state.clock.leader_contact,
     };
     let stickiness = state.config.timing().election_timeout_min;
-    contact.is_some_and(|contact| state.now().since(contact) < stickiness)
+    let is_promised = !matches!(role, Role::Leader(_)) && state.now() < state.clock.promised_until;
+    is_promised || contact.is_some_and(|contact| state.now().since(contact) < stickiness)
 }
 
 /// Another server asks whether it could win `term`. The answer changes nothing here.
@@ -30,7 +32,9 @@ pub(crate) fn on_pre_vote(
     campaign: CampaignId,
     last: Position,
 ) {
-    let verdict = if state.storage_failed || term <= state.term() || last < state.log.last() {
+    let is_behind = term > state.term() && last < state.log.last();
+    state.clock.is_needed |= is_behind;
+    let verdict = if !state.can_elect() || term <= state.term() || is_behind {
         Verdict::Refused
     } else if is_leader_alive(state, role) {
         Verdict::LeaderAlive
@@ -55,7 +59,9 @@ pub(crate) fn on_vote(state: &mut State, role: &mut Role, from: NodeId, last: Po
     // The gate has asked this of a newer term; but a term can also have been adopted by other
     // means, such as a refusal that overtook the request.
     let unpledged = state.hard_state.voted_for.is_none() && !is_leader_alive(state, role);
-    if state.storage_failed || !free || !(pledged || unpledged) || last < state.log.last() {
+    let is_behind = last < state.log.last();
+    state.clock.is_needed |= is_behind;
+    if !state.can_elect() || !free || !(pledged || unpledged) || is_behind {
         state.outbox.send(from, Rpc::VoteReply { term: state.hard_state.term, verdict: Verdict::Refused });
         return Next::Stay;
     }
@@ -82,10 +88,10 @@ pub(crate) fn on_pre_vote_reply(
     verdict: Verdict,
 ) {
     if campaign != candidate.campaign {
-        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.stale);
         return;
     }
-    candidate.ballots.note(&state.membership, from, verdict);
+    candidate.ballots.note(state.membership(), from, verdict);
     if verdict == Verdict::LeaderAlive {
         // V6: the voter only waits for its own timeout. Asking again after one heartbeat, and a
         // little more so that two candidates part, saves a whole timeout.
@@ -97,7 +103,7 @@ pub(crate) fn on_pre_vote_reply(
 
 /// Somebody has answered the request for a vote.
 pub(crate) fn on_vote_reply(state: &State, candidate: &mut Candidate, from: Peer, verdict: Verdict) {
-    candidate.ballots.note(&state.membership, from, verdict);
+    candidate.ballots.note(state.membership(), from, verdict);
 }
 
 /// The channel to a peer broke. If it led, nobody has to wait out its stickiness: pre-vote keeps
@@ -108,24 +114,36 @@ pub(crate) fn on_leader_unreachable(state: &mut State, follower: &Follower, node
     }
 }
 
+/// The leader of this term leads no longer, and says so.
+pub(crate) fn on_resigned(state: &mut State, follower: &Follower, from: NodeId) -> Next {
+    if follower.leader != Some(from) {
+        state.counters.drops.count(|drops| &mut drops.stale);
+        return Next::Stay;
+    }
+    state.forget_leader();
+    Next::Follow { term: state.term(), leader: None }
+}
+
 /// What the clock says, once a batch, after everything that was queued (contract T2).
-pub(crate) fn on_time(state: &State, role: &Role) -> Next {
+pub(crate) fn on_time(state: &mut State, role: &Role) -> Next {
     if deadline(state, role).is_none_or(|deadline| deadline > state.now()) {
         return Next::Stay;
     }
     match role {
+        // V7 – one that was told to run, and would rather not, does not try again.
+        Role::Candidate(_) if !state.runs_by_itself() => Next::Follow { term: state.term(), leader: None },
         Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => Next::PreCampaign,
         // Check-quorum (Thesis 6.2): a leader that no majority answers is none.
-        Role::Leader(_) => Next::Follow { term: state.term(), leader: None },
+        Role::Leader(leader) => succession::resign(state, leader, None),
     }
 }
 
 /// When [`on_time`] next has something to say.
 pub(crate) fn deadline(state: &State, role: &Role) -> Option<Time> {
     match role {
-        Role::Follower(Follower { election_at, .. }) => Some(*election_at).filter(|_| state.may_campaign()),
-        Role::PreCandidate(PreCandidate { retry_at, .. }) => Some(*retry_at).filter(|_| state.may_campaign()),
-        Role::Candidate(Candidate { election_at, .. }) => election_at.filter(|_| state.may_campaign()),
+        Role::Follower(Follower { election_at, .. }) => Some(*election_at).filter(|_| state.runs_by_itself()),
+        Role::PreCandidate(PreCandidate { retry_at, .. }) => Some(*retry_at).filter(|_| state.runs_by_itself()),
+        Role::Candidate(Candidate { election_at, .. }) => election_at.filter(|_| state.can_campaign()),
         Role::Leader(leader) => resignation_at(state, leader),
     }
 }
@@ -143,17 +161,18 @@ fn resignation_at(state: &State, leader: &Leader) -> Option<Time> {
 /// requests leave, which is when they are durable (contract D1, D7).
 pub(crate) fn settle(state: &mut State, role: &mut Role) -> Next {
     match role {
-        Role::PreCandidate(candidate) => match candidate.ballots.tally(&state.membership) {
-            Tally::Won if state.may_campaign() => Next::Campaign,
+        Role::PreCandidate(candidate) => match candidate.ballots.tally(state.membership()) {
+            Tally::Won if state.can_campaign() => Next::Campaign { ordered_in: None },
             Tally::Won | Tally::Lost | Tally::Open => Next::Stay,
         },
         Role::Candidate(candidate) => {
-            if candidate.election_at.is_none() && state.outbox.is_hard_state_durable() && !state.storage_failed {
-                candidate.ballots.note(&state.membership, state.identity.peer(), Verdict::Granted);
+            let is_able = state.outbox.is_hard_state_durable() && state.can_elect();
+            if candidate.election_at.is_none() && is_able {
+                candidate.ballots.note(state.membership(), state.identity.peer(), Verdict::Granted);
                 let timeout = state.draw_election_timeout();
                 candidate.election_at = Some(state.now().after(timeout));
             }
-            match candidate.ballots.tally(&state.membership) {
+            match candidate.ballots.tally(state.membership()) {
                 Tally::Won if candidate.election_at.is_some() => Next::Lead,
                 Tally::Won | Tally::Lost | Tally::Open => Next::Stay,
             }

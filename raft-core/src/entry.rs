@@ -10,6 +10,7 @@ use core::fmt;
 
 use bytes::Bytes;
 
+use crate::membership::Membership;
 use crate::types::{Index, Position, Term};
 
 /// One entry of the replicated log.
@@ -33,6 +34,8 @@ pub enum Payload {
     Blank,
     /// A command for the state machine, opaque to Raft.
     Command(Bytes),
+    /// A new configuration, in force from the moment it is appended (§6).
+    Configuration(Arc<Membership>),
 }
 
 impl Entry {
@@ -49,6 +52,7 @@ impl Entry {
         let payload = match &self.payload {
             Payload::Blank => 0,
             Payload::Command(command) => command.len() as u64,
+            Payload::Configuration(membership) => membership.cost(),
         };
         payload.saturating_add(Self::OVERHEAD)
     }

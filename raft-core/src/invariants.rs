@@ -13,6 +13,8 @@ pub(crate) struct Before {
     hard_state: HardState,
     commit: Index,
     applied: Index,
+    /// Which stay in a role it is.
+    stay: u64,
     /// The term and the end of the log, if this server led.
     led: Option<(Term, Position)>,
 }
@@ -26,6 +28,7 @@ impl Before {
             hard_state: state.hard_state,
             commit: state.commit,
             applied: state.applying.applied,
+            stay: state.counters.roles,
             led: leads.then(|| (state.term(), state.log.last())),
         }
     }
@@ -40,7 +43,8 @@ pub(crate) fn check(before: &Before, state: &State, role: &Role) {
     log_is_within_its_term(state);
     runs_are_rising(state);
     cache_holds_what_is_not_durable(state);
-    leader_is_voter_and_voted_for_itself(state, role);
+    leader_was_voter_and_voted_for_itself(state, role);
+    snapshot_and_log_meet(state);
     peers_match_within_the_log(state, role);
     follower_commits_what_it_verified(state, role, before);
     term_never_falls(before, state);
@@ -49,11 +53,12 @@ pub(crate) fn check(before: &Before, state: &State, role: &Role) {
     leader_appends_only(before, state, role);
 }
 
-/// I10 – base ≤ applied ≤ handed ≤ commit ≤ last, and base ≤ durable ≤ last.
+/// I10 – applied ≤ handed ≤ commit ≤ last, base ≤ handed, and base ≤ durable ≤ last. The state
+/// machine may lag behind the base: a snapshot that was installed is still to be read in.
 fn indices_are_ordered(state: &State) {
     let (base, last, durable) = (state.log.base().index, state.log.last().index, state.log.durable());
     let (applied, handed) = (state.applying.applied, state.applying.handed);
-    assert!(base <= applied, "applied {applied} is before the log's base {base}");
+    assert!(base <= handed, "handed over {handed}, which is before the log's base {base}");
     assert!(applied <= handed, "applied {applied}, but only {handed} was handed over");
     assert!(handed <= state.commit, "handed over {handed}, but only {} is committed", state.commit);
     assert!(state.commit <= last, "committed {}, but the log ends at {last}", state.commit);
@@ -69,6 +74,9 @@ fn log_is_within_its_term(state: &State) {
 
 /// Runs begin after the base, and rise in index and term.
 fn runs_are_rising(state: &State) {
+    let first = state.log.runs().first().map(|run| run.first);
+    let expected = (state.log.last().index > state.log.base().index).then(|| state.log.base().index.next());
+    assert_eq!(first, expected, "the terms of the log do not begin after its base {}", state.log.base());
     let rising = state.log.runs().is_sorted_by(|a, b| a.first < b.first && a.term < b.term);
     assert!(rising, "term runs out of order: {:?}", state.log.runs());
 }
@@ -80,11 +88,25 @@ fn cache_holds_what_is_not_durable(state: &State) {
 }
 
 /// §5.2 – whoever leads was a candidate of that term, and voted for itself.
-fn leader_is_voter_and_voted_for_itself(state: &State, role: &Role) {
+fn leader_was_voter_and_voted_for_itself(state: &State, role: &Role) {
     if let Role::Leader(_) | Role::Candidate(_) = role {
         assert_eq!(state.hard_state.voted_for, Some(state.me()), "a candidate or leader that voted for another");
-        assert!(state.is_voter(), "a candidate or leader that is no voter");
+        assert!(may_have_run(state), "a candidate or leader that was a voter in no configuration of its log");
     }
+}
+
+/// V4 – a leader goes on until the configuration without it is committed, and a node runs in the
+/// configuration before the latest.
+fn may_have_run(state: &State) -> bool {
+    state.configurations.any(|membership| membership.is_voter(state.identity.node, state.identity.store))
+}
+
+/// S1 – the log holds the end of the newest snapshot, or begins there; and whatever it lacks, the
+/// snapshot has.
+fn snapshot_and_log_meet(state: &State) {
+    let (snapshot, base) = (state.snapshots.last(), state.log.base());
+    assert!(base.index <= snapshot.index, "the log begins after {base}, the newest snapshot ends at {snapshot}");
+    assert!(state.log.holds(snapshot), "the log does not hold the end of the newest snapshot, {snapshot}");
 }
 
 /// A leader believes of no peer that it has more than the leader itself.
@@ -102,9 +124,9 @@ fn peers_match_within_the_log(state: &State, role: &Role) {
 /// R3 – a follower's commit index rises only to what it has matched with its leader.
 fn follower_commits_what_it_verified(state: &State, role: &Role, before: &Before) {
     let Role::Follower(follower) = role else { return };
-    // A new stay in the role forgets what was verified in the one before.
-    let same_stay = before.hard_state.term == state.term() && before.led.is_none() && !state.storage_failed;
-    if state.commit > before.commit && same_stay {
+    // A new stay in the role forgets what was verified in the one before, even in the same term:
+    // the leader may have resigned.
+    if state.commit > before.commit && before.stay == state.counters.roles {
         let (commit, verified) = (state.commit, follower.verified);
         assert!(commit <= verified, "committed {commit}, but only {verified} is known to match the leader");
     }

@@ -12,8 +12,8 @@
 //!
 //! ```
 //! use raft_core::{
-//!     Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
-//!     Message, NodeId, Position, Raft, RoleKind, Rpc, StoreId, Timing, Verdict,
+//!     Boot, ClusterId, Config, Durable, Effect, Event, Identity, Limits, Member, Membership, Message, NodeId, Raft,
+//!     RoleKind, Rpc, StoreId, Timing, Verdict,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,16 +23,8 @@
 //!     Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) }
 //! };
 //! // What storage finds in a directory that was formatted just now.
-//! let durable = Durable {
-//!     identity: identity(0),
-//!     hard_state: HardState::default(),
-//!     base: Position::ZERO,
-//!     membership: Membership::new(members.map(|(node, store)| Member { node, store }))?,
-//!     applied: Index::ZERO,
-//!     last: Index::ZERO,
-//!     runs: Vec::new(),
-//!     tail: Entries::EMPTY,
-//! };
+//! let membership = Membership::new(members.map(|(node, store)| Member { node, store }))?;
+//! let durable = Durable::first_boot(identity(0), membership);
 //! let mut raft = Raft::new(Config::new(Timing::LAN, Limits::DEFAULT, 42)?, durable)?;
 //!
 //! // Time passes, and no leader is heard of …
@@ -74,14 +66,21 @@
 //! | [`Send`](Effect::Send) | the transport; [`Rpc::class`] says which queue | – (the peer's own messages: [`Received`](Event::Received)) | yes |
 //! | [`Persist`](Effect::Persist) | the log writer, in order; entries replace the suffix from their first index | [`Persisted`](Event::Persisted), for all up to one | no |
 //! | [`Apply`](Effect::Apply) | the applier, in order; it answers the proposals among the entries | [`Applied`](Event::Applied) | no |
-//! | [`Reply`](Effect::Reply) | whoever knows the clients: reads, and bad news for proposals | – | no |
+//! | [`Reply`](Effect::Reply) | whoever knows the clients: reads, members, transfers, snapshots, and bad news for proposals | – | no |
 //! | [`ReadLog`](Effect::ReadLog) | a reader of the log; memory holds the newest entries only | [`LogRead`](Event::LogRead) | yes |
+//! | [`TakeSnapshot`](Effect::TakeSnapshot) | the applier, in order | [`SnapshotTaken`](Event::SnapshotTaken) | asked again if it fails |
+//! | [`SendSnapshot`](Effect::SendSnapshot) | the transport, behind everything else | – (the receiver's [`SnapshotProgress`](Event::SnapshotProgress) and [`SnapshotReceived`](Event::SnapshotReceived)) | yes |
+//! | [`InstallSnapshot`](Effect::InstallSnapshot) | the log writer and the applier, each in order | [`Persisted`](Event::Persisted) and [`Applied`](Event::Applied) | no |
+//! | [`Compact`](Effect::Compact) | the log writer | – | yes |
 //! | [`Configured`](Effect::Configured) | the transport: its peers | – | no |
 //! | [`Observe`](Effect::Observe) | logs, metrics, traces | – | yes |
 //!
 //! Besides the answers there are [`Tick`](Event::Tick), due at [`Raft::deadline`];
 //! [`Propose`](Event::Propose) and [`Read`](Event::Read) from clients;
-//! [`PeerUnreachable`](Event::PeerUnreachable) and [`StorageFailed`](Event::StorageFailed).
+//! [`ChangeMembership`](Event::ChangeMembership), [`TransferLeadership`](Event::TransferLeadership)
+//! and [`RequestSnapshot`](Event::RequestSnapshot) from operators;
+//! [`PeerUnreachable`](Event::PeerUnreachable); [`StorageFull`](Event::StorageFull),
+//! [`StorageReady`](Event::StorageReady) and [`StorageFailed`](Event::StorageFailed).
 //!
 //! 1. Every effect may be started the moment it is returned. What promises something – a vote, an
 //!    acknowledgement – is held back *inside* until [`Persisted`](Event::Persisted) covers it, so no
@@ -105,11 +104,11 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 words | `types` numbers and identities · `entry` entries and how they are shared · `error` · `rng` |
-//! | 1 values | `config` timing and limits · `membership` who belongs · `machine` what is replicated · `quorum` majorities |
-//! | 2 in, out, and what is believed | `message` what comes in · `effect` what goes out · `durable` what storage found · `log` terms, cache, durability · `progress` one peer, as its leader sees it |
-//! | 3 the server | `outbox` what leaves and what is held · `state` what every server has · `role` what only a role has, and the one place where roles change · `majority` what a majority has |
-//! | 4 rules | `election` · `replication` · `commit` · `read` |
+//! | 0 words | `types` numbers and identities · `membership` who belongs · `entry` entries and how they are shared · `error` · `rng` |
+//! | 1 values | `config` timing and limits · `machine` what is replicated · `ledger` what bytes cost · `quorum` majorities |
+//! | 2 in, out, and what is believed | `durable` what storage found · `message` what comes in · `effect` what goes out · `log` terms, cache, durability · `progress` one peer, as its leader sees it |
+//! | 3 the server | `outbox` what leaves and what is held · `state` what every server has · `role` what only a role has, and the one place where roles change · `majority` what a majority has · `succession` who comes after a leader |
+//! | 4 rules | `election` · `replication` · `commit` · `read` · `reconfig` members · `snapshot` · `transfer` of leadership |
 //! | hub | `step` gate, route, settle · `raft` the door · `status` the view from outside · `invariants` what must be true after every step |
 //!
 //! Features: `serde` derives serialization for everything that crosses a wire or reaches a disk;
@@ -119,13 +118,10 @@
 //!
 //! Not here yet; nothing stands in for it:
 //!
-//! * snapshots and log compaction (§7): the log grows, and [`Durable::base`] is `0@0`;
-//! * membership change (§6) and learners: the configuration is the one the cluster was formatted with;
-//! * leadership transfer (Thesis 3.10);
-//! * lease reads and reads from followers (Thesis 6.4.1): reads cost the leader one round of heartbeats;
 //! * repair of a damaged log from peers: [`StorageFailed`](Event::StorageFailed) is final;
-//! * a leader whose own disk stalls, without failing, does not step down by itself;
-//! * a member that comes back with an older copy of its own store is not recognised.
+//! * a member that comes back with an older copy of its own store, in the same life, is not
+//!   recognised; with another store, or in an earlier life, it is;
+//! * snapshots sent by a follower on the leader's word: the leader sends them itself.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -139,6 +135,7 @@ mod election;
 mod entry;
 mod error;
 mod invariants;
+mod ledger;
 mod log;
 mod machine;
 mod majority;
@@ -149,24 +146,31 @@ mod progress;
 mod quorum;
 mod raft;
 mod read;
+mod reconfig;
 mod replication;
 mod rng;
 mod role;
+mod snapshot;
 mod state;
 mod status;
 mod step;
+mod succession;
+mod transfer;
 mod types;
 
-pub use config::{Config, Limits, Timing};
-pub use durable::{Durable, Identity, TermRun};
-pub use effect::{Busy, Effect, Observation, Outcome, Purpose, RoleKind};
+pub use config::{Config, Leases, Limits, Priority, Timing};
+pub use durable::{Durable, Identity, SnapshotMeta, TermRun};
+pub use effect::{Busy, Effect, Observation, Outcome, ProgressMode, Purpose, RoleKind};
 pub use entry::{Entries, Entry, Payload};
-pub use error::{ConfigError, DurableError, MembershipError};
-pub use machine::StateMachine;
-pub use membership::{Member, Membership};
-pub use message::{Append, CampaignId, Class, Event, LogReadOutcome, Message, Rejection, Rpc, Verdict};
+pub use error::{ChangeError, ConfigError, DurableError, MembershipError, TransferError};
+pub use machine::{RestoreError, StateMachine};
+pub use membership::{Change, Configuration, Learner, Member, Membership};
+pub use message::{
+    Append, CampaignId, Class, Event, ForwardId, LogReadOutcome, Message, ReadMode, Rejection, Rpc, SnapshotFate,
+    SnapshotOffer, Verdict,
+};
 pub use raft::Raft;
-pub use state::Drops;
+pub use state::{Drops, Storage};
 pub use status::{LoadStatus, LogStatus, PeerStatus, Status};
 pub use types::{
     Boot, ClusterId, HardState, Index, NodeId, Peer, Position, ReadId, RequestId, Round, StoreId, Term, Time, WriteSeq,

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::durable::{Durable, TermRun};
 use crate::entry::{Chunk, Entries};
+use crate::ledger::Extent;
 use crate::types::{Index, Position, ReadId, Term, Time};
 
 /// The log of one server.
@@ -18,6 +19,7 @@ use crate::types::{Index, Position, ReadId, Term, Time};
 #[derive(Debug)]
 pub(crate) struct Log {
     base: Position,
+    extent: Extent,
     runs: Vec<TermRun>,
     last: Index,
     durable: Index,
@@ -62,7 +64,9 @@ impl Log {
     pub(crate) fn new(durable: &Durable) -> Self {
         let mut cache = Cache::default();
         durable.tail.clone().into_chunks().for_each(|chunk| cache.push(chunk));
-        Self { base: durable.base, runs: durable.runs.clone(), last: durable.last, durable: durable.last, cache }
+        let extent = Extent::new(durable.base.index, durable.last, durable.bytes);
+        let (base, runs, last) = (durable.base, durable.runs.clone(), durable.last);
+        Self { base, extent, runs, last, durable: last, cache }
     }
 
     /// The position before the first entry.
@@ -158,8 +162,52 @@ impl Log {
             assert!(chunk.first() == self.last.next(), "index {} appended after {}", chunk.first(), self.last());
             self.note_terms(&chunk);
             self.last = chunk.last();
+            self.extent.append(self.last, chunk.cost());
             self.cache.push(chunk);
         }
+    }
+
+    /// Forgets everything up to `through`, which a snapshot covers.
+    pub(crate) fn compact(&mut self, through: Index) {
+        let Some(term) = self.term_at(through).filter(|_| through <= self.durable) else {
+            unreachable!("compacted through {through}, but only {} is durable", self.durable)
+        };
+        self.base = Position::new(through, term);
+        self.extent.compact(through);
+        let gone = self.runs.partition_point(|run| run.first <= through.next());
+        let kept = self.runs.split_off(gone.saturating_sub(1).min(self.runs.len()));
+        self.runs = kept;
+        match self.runs.first_mut() {
+            Some(run) if self.last > through => run.first = run.first.max(through.next()),
+            _ => self.runs.clear(),
+        }
+        while let Some(oldest) = self.cache.chunks.front().filter(|chunk| chunk.last() <= through) {
+            self.cache.bytes = self.cache.bytes.saturating_sub(oldest.cost());
+            self.cache.chunks.pop_front();
+        }
+        if let Some(cut) = self.cache.chunks.front().filter(|chunk| chunk.first() <= through)
+            && let Some(kept) = cut.slice(through.next(), cut.last())
+        {
+            self.cache.bytes = self.cache.bytes.saturating_sub(cut.cost()).saturating_add(kept.cost());
+            self.cache.chunks.pop_front();
+            self.cache.chunks.push_front(kept);
+        }
+    }
+
+    /// Starts anew after a snapshot that ends at `base`.
+    pub(crate) fn reset(&mut self, base: Position) {
+        let extent = Extent::new(base.index, base.index, 0);
+        *self = Self { base, extent, runs: Vec::new(), last: base.index, durable: base.index, cache: Cache::default() };
+    }
+
+    /// Bytes of entries after `index`, roughly.
+    pub(crate) fn bytes_after(&self, index: Index) -> u64 {
+        self.extent.after(index)
+    }
+
+    /// The index after which the log has at most so many bytes, roughly.
+    pub(crate) fn first_within(&self, bytes: u64) -> Index {
+        self.extent.first_within(bytes).unwrap_or(self.last).max(self.base.index)
     }
 
     /// Extends the runs by the terms of a chunk.
@@ -182,7 +230,10 @@ impl Log {
     /// Removes everything from `from` on. What replaces it is durable only when its own write is.
     pub(crate) fn truncate_from(&mut self, from: Index) {
         assert!(from > self.base.index, "cannot remove index {from}: the log begins after {}", self.base);
+        let (is_known, before) = (from >= self.cached_from(), self.cache.bytes);
         self.cache.truncate_from(from);
+        let cost = before.saturating_sub(self.cache.bytes);
+        self.extent.truncate_from(from, is_known.then_some(cost));
         let kept = self.runs.partition_point(|run| run.first < from);
         self.runs.truncate(kept);
         self.last = self.last.min(from.prev());
@@ -238,34 +289,6 @@ impl Reading {
     }
 }
 
-/// What each batch costs until an index has passed it: bytes on their way somewhere.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    batches: VecDeque<(Index, u64)>,
-    total: u64,
-}
-
-impl Ledger {
-    /// A batch that ends at `last` sets out.
-    pub(crate) fn charge(&mut self, last: Index, cost: u64) {
-        self.total = self.total.saturating_add(cost);
-        self.batches.push_back((last, cost));
-    }
-
-    /// Everything up to `through` has arrived.
-    pub(crate) fn settle(&mut self, through: Index) {
-        while let Some((_, cost)) = self.batches.front().copied().filter(|(last, _)| *last <= through) {
-            self.total = self.total.saturating_sub(cost);
-            self.batches.pop_front();
-        }
-    }
-
-    /// Bytes on their way.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,10 +308,13 @@ mod tests {
             },
             hard_state: HardState::default(),
             base: Position::ZERO,
-            membership: Membership::default(),
+            membership: Membership::default().into(),
+            configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,
             runs: Vec::new(),
+            snapshot: None,
+            bytes: 0,
             tail: Entries::EMPTY,
         })
     }
@@ -431,18 +457,6 @@ mod tests {
             let oldest = log.cache.chunks.front();
             let pinned = oldest.is_some_and(|chunk| chunk.last() > log.durable());
             prop_assert!(log.cached_bytes() <= max || pinned, "{} bytes stay, and nothing forces them to", log.cached_bytes());
-        }
-    }
-
-    #[test]
-    fn a_ledger_holds_what_has_not_arrived() {
-        let mut ledger = Ledger::default();
-        for (last, cost) in [(3, 10), (5, 20), (9, 40)] {
-            ledger.charge(Index::new(last), cost);
-        }
-        for (through, left) in [(2, 70), (3, 60), (8, 40), (9, 0), (20, 0)] {
-            ledger.settle(Index::new(through));
-            assert_eq!(ledger.total(), left, "after {through}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Layer 1: the replicated state machine, as whoever applies entries sees it.
 
+use alloc::string::String;
+
 use bytes::Bytes;
 
 use crate::types::Position;
@@ -18,4 +20,22 @@ pub trait StateMachine {
     /// that makes no sense is answered with an error in the machine's own terms; every replica
     /// answers alike.
     fn apply(&mut self, position: Position, command: &Bytes) -> Bytes;
+
+    /// Writes down all that [`Self::apply`] and its answers depend on. Replicas that have applied the same
+    /// commands write the same bytes.
+    fn snapshot(&self) -> Bytes;
+
+    /// Becomes what the machine was that wrote `snapshot`, whatever this one was before.
+    ///
+    /// # Errors
+    /// If these are not bytes that [`Self::snapshot`] has written; then the machine is as before.
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError>;
+}
+
+/// A snapshot that a state machine cannot read: another version wrote it, or it was damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot cannot be read: {reason}")]
+pub struct RestoreError {
+    /// What is wrong with it.
+    pub reason: String,
 }

@@ -2,11 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::durable::SnapshotMeta;
 use crate::entry::Entries;
+use crate::membership::Change;
 use crate::types::{Boot, Index, NodeId, Peer, Position, ReadId, RequestId, Round, Term, Time, WriteSeq};
 
 /// What happened, and when.
@@ -39,10 +43,31 @@ pub enum Event {
         /// Opaque to Raft.
         command: Bytes,
     },
-    /// A client wants to read the state machine as of now: linearizable, without the log (§8).
+    /// A client wants to read the state machine as of now: linearizable, without the log (§8). A
+    /// follower asks its leader up to where it has to wait.
     Read {
         /// Comes back in the answer.
         request: RequestId,
+        /// How the leader makes sure that it still leads.
+        mode: ReadMode,
+    },
+    /// An operator wants other members. Answered by [`Effect::Reply`](crate::Effect::Reply) when
+    /// the change is complete: committed, and no longer joint.
+    ChangeMembership {
+        /// Comes back in the answer.
+        request: RequestId,
+        /// The configuration that the change was made for, by the index of its entry: if another
+        /// one is in force by now, nothing is changed.
+        expected: Index,
+        /// What to change, all at once.
+        changes: Vec<Change>,
+    },
+    /// An operator, or a node that is shut down, wants another leader.
+    TransferLeadership {
+        /// Comes back in the answer.
+        request: RequestId,
+        /// Who is to lead; the leader chooses if `None`.
+        to: Option<NodeId>,
     },
     /// Every [`Effect::Persist`](crate::Effect::Persist) up to this one is on stable storage.
     Persisted {
@@ -66,8 +91,53 @@ pub enum Event {
         /// The peer.
         node: NodeId,
     },
+    /// An operator wants a snapshot now.
+    RequestSnapshot {
+        /// Comes back in the answer.
+        request: RequestId,
+    },
+    /// The answer to [`Effect::TakeSnapshot`](crate::Effect::TakeSnapshot); or, unasked, the
+    /// application has made a snapshot by itself, of anything that it has applied.
+    SnapshotTaken {
+        /// The last index that it covers.
+        index: Index,
+        /// Its size, once it is on stable storage; `None` if it could not be made.
+        bytes: Option<u64>,
+    },
+    /// Some of a snapshot has arrived from another server.
+    SnapshotProgress {
+        /// Where the snapshot ends.
+        last: Position,
+        /// Bytes so far.
+        received: u64,
+    },
+    /// A snapshot from another server is complete, checked, and on stable storage; or it will
+    /// never be.
+    SnapshotReceived {
+        /// Where the snapshot ends.
+        last: Position,
+        /// Whether it is complete.
+        complete: bool,
+    },
+    /// The disk is nearly full. The log writer reports it ahead: it keeps enough space in reserve
+    /// for everything handed to it, and for terms and votes (contract D8).
+    StorageFull,
+    /// There is space again.
+    StorageReady,
     /// A write or a sync failed for good. Nothing that waits for the disk will ever be released.
     StorageFailed,
+}
+
+/// How a leader makes sure, for a read, that it still leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum ReadMode {
+    /// It asks a majority: one round for all reads that wait (Thesis 6.4).
+    #[default]
+    Quorum,
+    /// It relies on the promises that a majority has given lately, if there are
+    /// [`Leases`](crate::Leases); otherwise it asks (Thesis 6.4.1).
+    Lease,
 }
 
 /// What the log reader found.
@@ -87,6 +157,16 @@ pub struct CampaignId {
     /// The life.
     pub boot: Boot,
     /// Counts campaigns within it.
+    pub number: u64,
+}
+
+/// Names one question of a follower to its leader, in one life (contract V8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ForwardId {
+    /// The life.
+    pub boot: Boot,
+    /// Counts questions within it.
     pub number: u64,
 }
 
@@ -118,6 +198,9 @@ pub enum Rpc {
         term: Term,
         /// The end of its log.
         last: Position,
+        /// The term of the leader that has told it to take over. A voter in that very term does
+        /// not wait for the leader to fall silent (Thesis 4.2.3; contract V5).
+        ordered_in: Option<Term>,
     },
     /// The answer to [`Rpc::Vote`].
     VoteReply {
@@ -148,6 +231,9 @@ pub enum Rpc {
         round: Round,
         /// The leader's commit index, but no further than the peer is known to match.
         commit: Index,
+        /// For so long from its arrival the leader would like the peer to elect nobody else; zero
+        /// without leases (contract T3).
+        promise: Duration,
     },
     /// The answer to [`Rpc::Heartbeat`].
     HeartbeatReply {
@@ -159,6 +245,8 @@ pub enum Rpc {
         matched: Index,
         /// Matches this leader, durable or not: what has arrived.
         verified: Index,
+        /// The follower promises so much of what was asked for.
+        granted: Duration,
     },
     /// The commit index alone, for a peer whose pipe is idle. Not answered.
     CommitNotice {
@@ -171,6 +259,53 @@ pub enum Rpc {
     TermOver {
         /// The own term.
         term: Term,
+    },
+    /// "Campaign at once": the leader hands over (Thesis 3.10).
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
+    },
+    /// "I lead no longer": nobody has to wait out the silence (contract T6).
+    Resigned {
+        /// The former leader's term.
+        term: Term,
+    },
+    /// "Take this snapshot instead of the log up to its end": the leader's word. The bytes come
+    /// separately, and count for nothing without it (contract S3).
+    InstallSnapshot(Arc<SnapshotOffer>),
+    /// How a peer fares with a snapshot.
+    SnapshotStatus {
+        /// The follower's term.
+        term: Term,
+        /// Where the snapshot ends.
+        last: Position,
+        /// How far it has got.
+        fate: SnapshotFate,
+    },
+    /// "You had acknowledged more": the peer has lost entries, and has to know it (contract R1).
+    Regressed {
+        /// The leader's term.
+        term: Term,
+        /// What it had acknowledged.
+        acknowledged: Position,
+    },
+    /// A follower asks up to where its state machine must be for a read to be current.
+    ReadIndex {
+        /// The follower's term.
+        term: Term,
+        /// Echoed in the answer.
+        id: ForwardId,
+        /// How the leader is to make sure that it still leads.
+        mode: ReadMode,
+    },
+    /// The answer to [`Rpc::ReadIndex`].
+    ReadIndexReply {
+        /// The leader's term.
+        term: Term,
+        /// From the question.
+        id: ForwardId,
+        /// Up to here; `None` if the leader cannot say: it has too much to do.
+        index: Option<Index>,
     },
 }
 
@@ -202,6 +337,30 @@ pub struct Append {
     pub entries: Entries,
 }
 
+/// The leader's word for a snapshot (§7, `InstallSnapshot`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SnapshotOffer {
+    /// The leader's term.
+    pub term: Term,
+    /// Echoed in the acknowledgement.
+    pub round: Round,
+    /// What it stands for.
+    pub meta: Arc<SnapshotMeta>,
+    /// Who sends the bytes.
+    pub source: NodeId,
+}
+
+/// How a snapshot fares on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SnapshotFate {
+    /// So many bytes have arrived.
+    Received(u64),
+    /// It is lost.
+    Failed,
+}
+
 /// Why an append was not taken: where the logs may part (§5.3, contract R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -231,9 +390,19 @@ pub enum Class {
 impl Rpc {
     /// The term it speaks for.
     pub fn term(&self) -> Term {
+        self.label().0
+    }
+
+    /// Which queue it belongs into.
+    pub fn class(&self) -> Class {
+        self.label().1
+    }
+
+    fn label(&self) -> (Term, Class) {
         match self {
-            Self::Append(append) => append.term,
-            Self::AppendRejected(rejection) => rejection.term,
+            Self::Append(append) => (append.term, Class::Bulk),
+            Self::AppendRejected(rejection) => (rejection.term, Class::Urgent),
+            Self::InstallSnapshot(offer) => (offer.term, Class::Urgent),
             Self::PreVote { term, .. }
             | Self::PreVoteReply { term, .. }
             | Self::Vote { term, .. }
@@ -242,24 +411,13 @@ impl Rpc {
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatReply { term, .. }
             | Self::CommitNotice { term, .. }
-            | Self::TermOver { term } => *term,
-        }
-    }
-
-    /// Which queue it belongs into.
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Append(_) => Class::Bulk,
-            Self::PreVote { .. }
-            | Self::PreVoteReply { .. }
-            | Self::Vote { .. }
-            | Self::VoteReply { .. }
-            | Self::AppendReply { .. }
-            | Self::AppendRejected(_)
-            | Self::Heartbeat { .. }
-            | Self::HeartbeatReply { .. }
-            | Self::CommitNotice { .. }
-            | Self::TermOver { .. } => Class::Urgent,
+            | Self::TermOver { term }
+            | Self::TimeoutNow { term }
+            | Self::Resigned { term }
+            | Self::SnapshotStatus { term, .. }
+            | Self::Regressed { term, .. }
+            | Self::ReadIndex { term, .. }
+            | Self::ReadIndexReply { term, .. } => (*term, Class::Urgent),
         }
     }
 }
@@ -270,7 +428,10 @@ impl fmt::Display for Rpc {
         match self {
             Self::PreVote { term, last, .. } => write!(f, "PreVote @{term} last={last}"),
             Self::PreVoteReply { term, verdict, .. } => write!(f, "PreVoteReply @{term} {verdict}"),
-            Self::Vote { term, last } => write!(f, "Vote @{term} last={last}"),
+            Self::Vote { term, last, ordered_in: None } => write!(f, "Vote @{term} last={last}"),
+            Self::Vote { term, last, ordered_in: Some(ordered) } => {
+                write!(f, "Vote @{term} last={last} ordered=@{ordered}")
+            }
             Self::VoteReply { term, verdict } => write!(f, "VoteReply @{term} {verdict}"),
             Self::Append(append) => {
                 let Append { term, round, prev, commit, entries } = &**append;
@@ -283,13 +444,43 @@ impl fmt::Display for Rpc {
                 let Rejection { term, round, prev, hint, commit } = &**rejection;
                 write!(f, "AppendRejected @{term} prev={prev} hint={hint} commit={commit} round={round}")
             }
-            Self::Heartbeat { term, round, commit } => write!(f, "Heartbeat @{term} commit={commit} round={round}"),
-            Self::HeartbeatReply { term, round, matched, verified } => {
-                write!(f, "HeartbeatReply @{term} match={matched} verified={verified} round={round}")
+            Self::Heartbeat { term, round, commit, promise } => {
+                write!(f, "Heartbeat @{term} commit={commit} round={round}")?;
+                if promise.is_zero() { Ok(()) } else { write!(f, " promise={promise:?}") }
+            }
+            Self::HeartbeatReply { term, round, matched, verified, granted } => {
+                write!(f, "HeartbeatReply @{term} match={matched} verified={verified} round={round}")?;
+                if granted.is_zero() { Ok(()) } else { write!(f, " granted={granted:?}") }
             }
             Self::CommitNotice { term, commit } => write!(f, "CommitNotice @{term} commit={commit}"),
             Self::TermOver { term } => write!(f, "TermOver @{term}"),
+            Self::TimeoutNow { term } => write!(f, "TimeoutNow @{term}"),
+            Self::Resigned { term } => write!(f, "Resigned @{term}"),
+            Self::Regressed { term, acknowledged } => write!(f, "Regressed @{term} acknowledged={acknowledged}"),
+            Self::InstallSnapshot(offer) => {
+                let SnapshotOffer { term, round, meta, source } = &**offer;
+                write!(f, "InstallSnapshot @{term} last={} from={source} round={round}", meta.last)
+            }
+            Self::SnapshotStatus { term, last, fate: SnapshotFate::Received(bytes) } => {
+                write!(f, "SnapshotStatus @{term} last={last} received={bytes}")
+            }
+            Self::SnapshotStatus { term, last, fate: SnapshotFate::Failed } => {
+                write!(f, "SnapshotStatus @{term} last={last} failed")
+            }
+            Self::ReadIndex { term, id, mode: ReadMode::Quorum } => write!(f, "ReadIndex @{term} id={id}"),
+            Self::ReadIndex { term, id, mode: ReadMode::Lease } => write!(f, "ReadIndex @{term} id={id} by-lease"),
+            Self::ReadIndexReply { term, id, index: Some(index) } => {
+                write!(f, "ReadIndexReply @{term} id={id} index={index}")
+            }
+            Self::ReadIndexReply { term, id, index: None } => write!(f, "ReadIndexReply @{term} id={id} busy"),
         }
+    }
+}
+
+/// `3.17`: the seventeenth question of the third life.
+impl fmt::Display for ForwardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.boot, self.number)
     }
 }
 

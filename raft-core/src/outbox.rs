@@ -14,13 +14,17 @@
 //! Each write has a number of its own, so a late completion of an overwritten entry cannot be
 //! taken for the completion of its successor at the same index (the ABA race, T103).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::durable::SnapshotMeta;
 use crate::effect::{Effect, Observation, Outcome};
+use crate::entry::Entries;
 use crate::log::Log;
 use crate::message::Rpc;
-use crate::types::{HardState, Index, NodeId, RequestId, Round, Term, WriteSeq};
+use crate::types::{HardState, Index, NodeId, RequestId, Round, Term, Time, WriteSeq};
 
 /// Effects on their way out, writes under way, and promises that wait for them.
 ///
@@ -36,6 +40,8 @@ pub(crate) struct Outbox {
     persisted: WriteSeq,
     /// The newest write that carried term and vote.
     hard_state_written: WriteSeq,
+    /// The newest write that replaced the log.
+    install_written: WriteSeq,
     /// Writes under way.
     writes: VecDeque<Write>,
     unsynced_bytes: u64,
@@ -53,12 +59,15 @@ struct Write {
     seq: WriteSeq,
     last: Index,
     bytes: u64,
+    issued: Time,
 }
 
 /// What has changed in memory since the last write was issued.
 #[derive(Debug, Default)]
 struct Staged {
     hard_state: bool,
+    /// The log was replaced, and what is staged besides comes after.
+    install: Option<Arc<SnapshotMeta>>,
     entries_from: Option<Index>,
 }
 
@@ -145,6 +154,19 @@ impl Outbox {
         self.staged.entries_from = Some(from);
     }
 
+    /// The log was replaced by a snapshot: nothing of it that was written, or promised, counts.
+    pub(crate) fn stage_install(&mut self, meta: Arc<SnapshotMeta>) {
+        self.on_truncated(Index::ZERO);
+        self.ack = None;
+        self.staged.entries_from = None;
+        self.staged.install = Some(meta);
+    }
+
+    /// Whether a snapshot that replaces the log is not on stable storage yet.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.staged.install.is_some() || self.install_written > self.persisted
+    }
+
     /// The log was cut before `from`: nothing above it that was written, or promised, counts any
     /// more (contract D4).
     pub(crate) fn on_truncated(&mut self, from: Index) {
@@ -164,8 +186,24 @@ impl Outbox {
     }
 
     /// Issues one write for everything staged, if anything is.
-    pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log) {
-        let Staged { hard_state: hard_state_changed, entries_from } = core::mem::take(&mut self.staged);
+    pub(crate) fn persist(&mut self, hard_state: HardState, log: &Log, now: Time) {
+        let Staged { hard_state: hard_state_changed, install, entries_from } = core::mem::take(&mut self.staged);
+        let installs = install.is_some();
+        if let Some(meta) = install {
+            // Term and vote first: after a crash in between the disk must not hold a log of a later term.
+            if hard_state_changed {
+                self.written = self.written.next();
+                self.hard_state_written = self.written;
+                let (seq, entries) = (self.written, Entries::EMPTY);
+                self.effects.push(Effect::Persist { seq, hard_state: Some(Box::new(hard_state)), entries });
+            }
+            self.written = self.written.next();
+            self.install_written = self.written;
+            let last = meta.last.index;
+            self.writes.push_back(Write { seq: self.written, last, bytes: 0, issued: now });
+            self.effects.push(Effect::InstallSnapshot { seq: self.written, meta });
+        }
+        let hard_state_changed = hard_state_changed && !installs;
         if hard_state_changed || entries_from.is_some() {
             self.written = self.written.next();
             let last = log.last().index;
@@ -175,11 +213,14 @@ impl Outbox {
             });
             let bytes = entries.cost();
             self.unsynced_bytes = self.unsynced_bytes.saturating_add(bytes);
-            self.writes.push_back(Write { seq: self.written, last, bytes });
+            // Terms can rise for as long as a disk hangs; what adds nothing to the log needs no place here.
+            if bytes > 0 || self.writes.is_empty() {
+                self.writes.push_back(Write { seq: self.written, last, bytes, issued: now });
+            }
             if hard_state_changed {
                 self.hard_state_written = self.written;
             }
-            let hard_state = hard_state_changed.then_some(hard_state);
+            let hard_state = hard_state_changed.then(|| Box::new(hard_state));
             self.effects.push(Effect::Persist { seq: self.written, hard_state, entries });
         }
         let stamp = self.written;
@@ -204,6 +245,7 @@ impl Outbox {
 
     /// Lets go of every promise that the disk now covers.
     pub(crate) fn release(&mut self, durable: Index) {
+        let durable = if self.is_installing() { Index::ZERO } else { durable };
         let persisted = self.persisted;
         while self.held.front().is_some_and(|held| held.stamp.is_some_and(|stamp| stamp <= persisted)) {
             self.effects.extend(self.held.pop_front().map(|Held { to, rpc, .. }| Effect::Send { to, rpc }));
@@ -224,6 +266,11 @@ impl Outbox {
     /// Whether the newest term and vote are on stable storage.
     pub(crate) fn is_hard_state_durable(&self) -> bool {
         !self.staged.hard_state && self.hard_state_written <= self.persisted
+    }
+
+    /// When the oldest write under way was issued.
+    pub(crate) fn writing_since(&self) -> Option<Time> {
+        self.writes.front().map(|write| write.issued)
     }
 
     /// Bytes of entries handed to the log writer and not yet durable.

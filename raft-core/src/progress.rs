@@ -6,35 +6,75 @@
 //!     ▲   one append, then wait             appends as far as the window allows
 //!     └────────────────────────────────────────┘
 //!        rejected · unreachable · nothing arrives
+//!
+//!   Probe, Replicate ──(what it needs is compacted)──▶ Snapshot ──(acknowledged)──▶ Replicate
+//!                                                         └──(failed · no progress)──▶ Probe
 //! ```
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::config::Limits;
+use crate::effect::ProgressMode;
 use crate::log::Reading;
-use crate::types::{Index, ReadId, Round, Time};
+use crate::message::SnapshotFate;
+use crate::types::{Index, ReadId, Round, StoreId, Time};
 
 /// What a leader believes of one peer.
 ///
-/// Invariants: `matched < next`; in `Probe` at most one append is under way; `matched`,
-/// `confirmed` and `anchor` never fall.
+/// Invariants: `matched < next`; in `Probe` at most one append is under way; `confirmed` and
+/// `anchor` never fall, nor does `matched` but for a regression.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// The store that it is a member with; only from there its answers count (contract V9).
+    store: StoreId,
     matched: Index,
+    /// The newest round that had been sent when it was heard that far: whatever it says to a later
+    /// one, it says with that much on its disk.
+    matched_by: Round,
     next: Index,
     mode: Mode,
+    /// The mode that was last told to the world.
+    observed: ProgressMode,
     /// The newest round that it has answered in this term.
     confirmed: Round,
     /// When the newest round that it has answered was sent, or a little earlier.
     anchor: Time,
+    /// It elects nobody else until then, by this leader's clock (contract T3).
+    promised_until: Time,
     /// The highest commit index that a message under way may have told it.
     noticed: Index,
     /// It has forgotten what it verified (a restart does that): an append has to remind it, even
     /// an empty one, or it will not believe any commit index.
     unverified: bool,
+    /// The highest index that is known to have arrived there, durable or not, and since when: a
+    /// link that is slow but moves on has lost nothing.
+    arrived: (Index, Time),
     /// The read that brings back entries for it, and when that was asked for.
     reading: Option<Reading>,
+    /// How fast it catches up, round by round (Thesis 4.2.1).
+    chase: Chase,
+    /// It is no member any more, and goes when it knows.
+    farewell: Option<Farewell>,
+}
+
+/// A learner's race with the end of the log. Each round lasts until it has what the log held when
+/// the round began.
+#[derive(Debug)]
+struct Chase {
+    target: Index,
+    began: Time,
+    /// Successive rounds that were short enough.
+    short: u8,
+}
+
+/// What is left to tell a removed member.
+#[derive(Debug)]
+struct Farewell {
+    /// The configuration without it.
+    through: Index,
+    /// When we stop trying; set when that configuration is committed.
+    until: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -43,6 +83,13 @@ enum Mode {
     Probe(Probe),
     /// The logs agree up to `next - 1`, once everything under way has arrived.
     Replicate { window: Window },
+    /// It is sent a snapshot that ends at `last`, and no entries meanwhile.
+    Snapshot {
+        last: Index,
+        received: u64,
+        /// When it was last heard to make progress.
+        heard: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -84,18 +131,108 @@ impl Window {
     }
 }
 
+/// What a rejection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// It is the answer to something that is over.
+    Stale,
+    /// The logs agree less far than was hoped.
+    News,
+    /// The peer had acknowledged `from`, and has at most `to`.
+    Regression { from: Index, to: Index },
+}
+
 impl Progress {
     /// A peer of which nothing is known, when the leader's log ends before `next`.
-    pub(crate) fn new(next: Index, now: Time) -> Self {
+    pub(crate) fn new(store: StoreId, next: Index, now: Time) -> Self {
         Self {
+            store,
             matched: Index::ZERO,
+            matched_by: Round::ZERO,
             next,
             mode: Mode::Probe(Probe::Ready),
+            observed: ProgressMode::Probe,
             confirmed: Round::ZERO,
             anchor: now,
+            promised_until: Time::ZERO,
             noticed: Index::ZERO,
             unverified: false,
+            arrived: (Index::ZERO, now),
             reading: None,
+            chase: Chase { target: next.prev(), began: now, short: 0 },
+            farewell: None,
+        }
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.store
+    }
+
+    pub(crate) fn promised_until(&self) -> Time {
+        self.promised_until
+    }
+
+    /// It has promised to elect nobody else before then.
+    pub(crate) fn on_promised(&mut self, until: Time) {
+        self.promised_until = self.promised_until.max(until);
+    }
+
+    /// How it is supplied.
+    pub(crate) fn mode(&self) -> ProgressMode {
+        match self.mode {
+            Mode::Probe(_) => ProgressMode::Probe,
+            Mode::Replicate { .. } => ProgressMode::Replicate,
+            Mode::Snapshot { .. } => ProgressMode::Snapshot,
+        }
+    }
+
+    /// How it is supplied, if that has changed since the last time this was asked.
+    pub(crate) fn take_change_of_mode(&mut self) -> Option<ProgressMode> {
+        let mode = self.mode();
+        (core::mem::replace(&mut self.observed, mode) != mode).then_some(mode)
+    }
+
+    /// Looks at the race: how far the peer is, when the log ends at `last`. A round counts as short
+    /// if it took less than `limit`.
+    pub(crate) fn on_chased(&mut self, last: Index, now: Time, limit: Duration) {
+        if self.matched >= self.chase.target {
+            let is_short = now.since(self.chase.began) < limit;
+            let short = if is_short { self.chase.short.saturating_add(1) } else { 0 };
+            self.chase = Chase { target: last, began: now, short };
+        }
+    }
+
+    /// Whether it would hold nobody up as a voter: it has answered lately, two successive rounds
+    /// were short, and it lags behind the end by no more than `lag_max` entries (contract M3).
+    pub(crate) fn has_caught_up(&self, last: Index, lag_max: u64, now: Time, limit: Duration) -> bool {
+        self.chase.short >= 2 && last.since(self.matched) <= lag_max && now.since(self.anchor) < limit
+    }
+
+    /// The configuration set at `index` does not list it any more.
+    pub(crate) fn on_removed(&mut self, index: Index) {
+        self.farewell.get_or_insert(Farewell { through: index, until: None });
+    }
+
+    /// Whether it is still a member.
+    pub(crate) fn is_member(&self) -> bool {
+        self.farewell.is_none()
+    }
+
+    /// Whether a removed member knows that it is, or has been waited for long enough: `patience`
+    /// from the commit of its removal.
+    pub(crate) fn is_gone(&mut self, commit: Index, now: Time, patience: Duration) -> bool {
+        let Some(farewell) = self.farewell.as_mut().filter(|farewell| farewell.through <= commit) else { return false };
+        let until = *farewell.until.get_or_insert(now.after(patience));
+        now >= until || (self.matched >= farewell.through && self.noticed >= farewell.through)
+    }
+
+    /// The last entry to send it, when the log ends at `last`. A removed member gets the entry that
+    /// removes it, but not before that is committed: it might campaign on the strength of it (M4).
+    pub(crate) fn last_to_send(&self, last: Index, commit: Index) -> Index {
+        match &self.farewell {
+            None => last,
+            Some(farewell) if farewell.through <= commit => farewell.through,
+            Some(farewell) => farewell.through.prev(),
         }
     }
 
@@ -115,15 +252,12 @@ impl Progress {
         self.anchor
     }
 
-    pub(crate) fn is_probing(&self) -> bool {
-        matches!(self.mode, Mode::Probe(_))
-    }
-
     /// Appends under way.
     pub(crate) fn inflight(&self) -> usize {
         match &self.mode {
             Mode::Probe(probe) => usize::from(matches!(probe, Probe::Sent(_))),
             Mode::Replicate { window } => window.appends.len(),
+            Mode::Snapshot { .. } => 0,
         }
     }
 
@@ -134,6 +268,7 @@ impl Progress {
             Mode::Replicate { window } => {
                 window.appends.len() < limits.inflight_messages_max && window.bytes < limits.inflight_bytes_max
             }
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -152,6 +287,44 @@ impl Progress {
                 window.launch(flight);
                 self.next = last.next();
             }
+            Mode::Snapshot { .. } => unreachable!("an append leaves for a peer that is sent a snapshot"),
+        }
+    }
+
+    /// A snapshot that ends at `last` leaves.
+    pub(crate) fn on_snapshot_offered(&mut self, last: Index, now: Time) {
+        self.reading = None;
+        self.mode = Mode::Snapshot { last, received: 0, heard: now };
+    }
+
+    /// It says how it fares with the snapshot that ends at `of`.
+    pub(crate) fn on_snapshot_status(&mut self, of: Index, fate: SnapshotFate, now: Time) {
+        if let Mode::Snapshot { last, received, heard } = &mut self.mode
+            && *last == of
+        {
+            match fate {
+                SnapshotFate::Received(bytes) if bytes > *received => (*received, *heard) = (bytes, now),
+                SnapshotFate::Received(_) => {}
+                // It is offered again when it is heard from again: not in a busy loop.
+                SnapshotFate::Failed => self.mode = Mode::Probe(Probe::Paused),
+            }
+        }
+    }
+
+    /// If it has made no progress with its snapshot for `patience`, the snapshot is lost.
+    pub(crate) fn on_snapshot_silence(&mut self, now: Time, patience: Duration) {
+        if let Mode::Snapshot { heard, .. } = self.mode
+            && now.since(heard) >= patience
+        {
+            self.mode = Mode::Probe(Probe::Paused);
+        }
+    }
+
+    /// It needs the log from the entry after this one on.
+    pub(crate) fn needs_log_after(&self) -> Index {
+        match self.mode {
+            Mode::Snapshot { last, .. } => last.max(self.matched),
+            Mode::Probe(_) | Mode::Replicate { .. } => self.matched,
         }
     }
 
@@ -162,8 +335,13 @@ impl Progress {
     }
 
     /// The peer holds the leader's log, durably, up to `matched`.
-    pub(crate) fn on_matched(&mut self, matched: Index) {
+    /// `newest` is the newest round that was sent.
+    pub(crate) fn on_matched(&mut self, matched: Index, newest: Round, now: Time) {
+        if matched > self.matched {
+            self.matched_by = newest;
+        }
         self.matched = self.matched.max(matched);
+        self.on_arrived(matched, now);
         match &mut self.mode {
             // An answer to something older than the probe says nothing about the probe.
             Mode::Probe(_) if self.matched < self.next.prev() => {}
@@ -183,21 +361,47 @@ impl Progress {
                 window.land(self.matched);
                 self.next = self.next.max(self.matched.next());
             }
+            // It has the snapshot, or never needed it.
+            Mode::Snapshot { last, .. } if self.matched >= *last => {
+                self.next = self.matched.next();
+                self.mode = Mode::Replicate { window: Window::default() };
+            }
+            // It has caught up a little by an earlier snapshot, or by late acknowledgements.
+            Mode::Snapshot { .. } => self.next = self.next.max(self.matched.next()),
         }
     }
 
-    /// The peer does not hold `prev`; the logs may agree up to `candidate`. Returns whether the
-    /// rejection was news.
-    pub(crate) fn on_rejected(&mut self, prev: Index, candidate: Index) -> bool {
+    fn on_arrived(&mut self, index: Index, now: Time) {
+        if index > self.arrived.0 {
+            self.arrived = (index, now);
+        }
+    }
+
+    /// The peer does not hold `prev`; the logs may agree up to `candidate`.
+    ///
+    /// R1 – if its acknowledgement of `prev` was here before `round` was even sent, and it denies
+    /// `prev` to that round, it has lost entries: no correct disk forgets what it has acknowledged.
+    /// (That the round is newer than that of the acknowledgement would not do: if appends overtake
+    /// each other, the later one is denied first, and the earlier one acknowledged after: ADR-0005.)
+    pub(crate) fn on_rejected(&mut self, round: Round, prev: Index, candidate: Index) -> Denied {
+        // Nobody can deny the beginning of all logs.
+        if prev > Index::ZERO && prev <= self.matched && round > self.matched_by {
+            let (from, to) = (self.matched, candidate.min(prev.prev()));
+            self.matched = to;
+            self.probe_from(to.next());
+            return Denied::Regression { from, to };
+        }
         let news = match &self.mode {
             // T44: a late answer to an earlier append must not pull `next` back.
             Mode::Probe(_) => prev == self.next.prev() && prev > self.matched,
             Mode::Replicate { .. } => prev > self.matched && prev < self.next,
+            Mode::Snapshot { .. } => false,
         };
         if news {
             self.probe_from(candidate.max(self.matched).min(prev.prev()).next());
+            return Denied::News;
         }
-        news
+        Denied::Stale
     }
 
     /// What was under way is lost.
@@ -212,7 +416,9 @@ impl Progress {
     /// T48). If nothing is under way, and still the peer knows of less than it has acknowledged,
     /// it has to be reminded (T57).
     pub(crate) fn on_heartbeat_reply(&mut self, verified: Index, now: Time, patience: Duration) {
-        let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent) >= patience;
+        self.on_arrived(verified, now);
+        let moved = self.arrived.1;
+        let overdue = |flight: &Flight| flight.last > verified && now.since(flight.sent.max(moved)) >= patience;
         match &mut self.mode {
             Mode::Probe(Probe::Sent(flight)) if now.since(flight.sent) < patience => {}
             Mode::Probe(probe) => {
@@ -228,6 +434,7 @@ impl Progress {
                 }
                 None => {}
             },
+            Mode::Snapshot { .. } => {}
         }
     }
 

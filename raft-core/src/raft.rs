@@ -11,7 +11,7 @@ use crate::role::{Leader, Role};
 use crate::state::State;
 use crate::status::{LoadStatus, LogStatus, PeerStatus, Status};
 use crate::types::Time;
-use crate::{commit, election, invariants, majority, step};
+use crate::{commit, election, invariants, majority, read, step, transfer};
 
 /// One server of a cluster: Figure 2 as a value.
 ///
@@ -76,7 +76,12 @@ impl Raft {
             Role::Leader(leader) if !leader.peers.is_empty() => Some(leader.heartbeat_at),
             Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
         };
-        [election::deadline(&self.state, &self.role), commit::deadline(&self.state), heartbeat]
+        let handing_over = match &self.role {
+            Role::Leader(leader) => transfer::deadline(&self.state, leader),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        };
+        let role = election::deadline(&self.state, &self.role);
+        [role, commit::deadline(&self.state), read::deadline(&self.role), heartbeat, handing_over]
             .into_iter()
             .flatten()
             .min()
@@ -85,14 +90,16 @@ impl Raft {
     /// What an operator may want to know.
     pub fn status(&self) -> Status {
         let Self { state, role } = self;
-        let (committed_in_term, peers, proposals, reads) = match role {
+        let (committed_in_term, peers, proposals, reads, transfer) = match role {
             Role::Leader(leader) => (
                 majority::has_committed_in_term(state, leader),
                 peer_statuses(state, leader),
                 leader.proposals.appended.len(),
                 leader.reads.len(),
+                leader.transfer.as_ref().map(|transfer| transfer.to),
             ),
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => (false, Vec::new(), 0, 0),
+            Role::Follower(follower) => (false, Vec::new(), 0, follower.reads.len(), None),
+            Role::PreCandidate(_) | Role::Candidate(_) => (false, Vec::new(), 0, 0, None),
         };
         let (written, persisted) = state.outbox.writes();
         Status {
@@ -100,7 +107,8 @@ impl Raft {
             role: role.kind(),
             hard_state: state.hard_state,
             leader: role.leader(state),
-            membership: state.membership.clone(),
+            configuration: state.configurations.latest().clone(),
+            transfer,
             log: LogStatus {
                 base: state.log.base(),
                 last: state.log.last(),
@@ -108,7 +116,10 @@ impl Raft {
                 commit: state.commit,
                 applied: state.applying.applied,
                 committed_in_term,
+                bytes: state.log.bytes_after(state.log.base().index),
                 cached_bytes: state.log.cached_bytes(),
+                snapshot: state.snapshots.last(),
+                snapshot_bytes: state.snapshots.newest.as_ref().map_or(0, |meta| meta.bytes),
             },
             peers,
             load: LoadStatus {
@@ -118,7 +129,7 @@ impl Raft {
                 written,
                 persisted,
                 drops: state.counters.drops,
-                storage_failed: state.storage_failed,
+                storage: state.storage,
             },
         }
     }
@@ -129,7 +140,8 @@ fn peer_statuses(state: &State, leader: &Leader) -> Vec<PeerStatus> {
         node: *node,
         matched: progress.matched(),
         next: progress.next(),
-        probing: progress.is_probing(),
+        mode: progress.mode(),
+        is_member: progress.is_member(),
         inflight: progress.inflight(),
         silent_for: state.now().since(progress.anchor()),
     };

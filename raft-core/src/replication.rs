@@ -4,22 +4,24 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::effect::{Busy, Observation, Outcome, Purpose};
+use crate::effect::{Busy, Effect, Observation, Outcome, Purpose};
 use crate::entry::{Entries, Entry, Payload};
-use crate::message::{Append, LogReadOutcome, Rejection, Rpc};
-use crate::progress::Progress;
-use crate::role::{Follower, Leader, Next};
-use crate::state::State;
-use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round, Time};
+use crate::message::{Append, LogReadOutcome, Rejection, Rpc, SnapshotOffer};
+use crate::progress::{Denied, Progress};
+use crate::role::{Follower, Leader};
+use crate::state::{State, Storage};
+use crate::types::{Index, NodeId, Peer, Position, ReadId, RequestId, Round};
 
 // ---- at a follower -------------------------------------------------------------------------
 
 /// The leader of this term has been heard of.
 pub(crate) fn on_leader_contact(state: &mut State, follower: &mut Follower) {
     state.clock.leader_contact = Some(state.now());
+    state.clock.is_needed = false;
     follower.election_at = state.now().after(follower.timeout);
 }
 
@@ -27,7 +29,7 @@ pub(crate) fn on_leader_contact(state: &mut State, follower: &mut Follower) {
 pub(crate) fn on_append(state: &mut State, follower: &mut Follower, from: NodeId, append: &Append) {
     let Append { term, round, prev, commit, entries } = append;
     if !is_well_formed(append) || contradicts_commit(state, append) {
-        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
     // What is committed here is in every leader's log (§5.4), whether `prev` can be looked up or not.
@@ -39,21 +41,29 @@ pub(crate) fn on_append(state: &mut State, follower: &mut Follower, from: NodeId
     }
     let matched = entries.last().map_or(prev.index, |entry| entry.index);
     if let Some(first_new) = first_unknown(state, entries) {
-        if state.storage_failed || state.outbox.unsynced_bytes() >= state.config.limits().unsynced_bytes_max {
-            // D6: no answer; the leader sends again once the disk has caught up.
-            state.counters.drops.overload = state.counters.drops.overload.saturating_add(1);
+        let is_behind = state.outbox.unsynced_bytes() >= state.config.limits().unsynced_bytes_max;
+        if state.storage != Storage::Ready || is_behind {
+            // D6, D8: no answer; the leader sends again once the disk has caught up, or has space.
+            state.counters.drops.count(|drops| &mut drops.overload);
             return;
         }
         if first_new <= state.log.last().index {
-            state.log.truncate_from(first_new);
-            state.outbox.on_truncated(first_new);
+            state.truncate_from(first_new);
         }
-        state.log.append(entries.slice(first_new, matched));
+        let new = entries.slice(first_new, matched);
+        state.log.append(new.clone());
         state.outbox.stage_entries(first_new);
+        // M2 – in force from here on, committed or not.
+        for entry in new.iter() {
+            if let Payload::Configuration(membership) = &entry.payload {
+                state.configure(entry.index, membership.clone());
+            }
+        }
     }
     follower.verified = follower.verified.max(matched);
     state.commit_through((*commit).min(follower.verified));
-    state.outbox.hold_ack(from, *term, *round, matched, state.log.durable());
+    let durable = state.durable();
+    state.outbox.hold_ack(from, *term, *round, matched, durable);
 }
 
 /// Whether the entries follow `prev`, and none is of a later term than the leader's.
@@ -87,12 +97,23 @@ fn first_unknown(state: &State, entries: &Entries) -> Option<Index> {
 }
 
 /// The leader says that it is still there, and how far everybody is.
-pub(crate) fn on_heartbeat(state: &mut State, follower: &Follower, from: NodeId, round: Round, commit: Index) {
+pub(crate) fn on_heartbeat(
+    state: &mut State,
+    follower: &Follower,
+    from: NodeId,
+    round: Round,
+    commit: Index,
+    promise: Duration,
+) {
     state.commit_through(commit.min(follower.verified));
     // D2: never held, so it claims only what is durable in a durable term.
-    let durable = if state.outbox.is_hard_state_durable() { state.log.durable() } else { Index::ZERO };
+    let durable = if state.outbox.is_hard_state_durable() { state.durable() } else { Index::ZERO };
     let matched = follower.verified.min(durable);
-    let reply = Rpc::HeartbeatReply { term: state.term(), round, matched, verified: follower.verified };
+    // T3 – without leases of its own this node would forget the promise with a restart (T5).
+    let longest = state.config.leases().map_or(Duration::ZERO, |_| state.config.timing().election_timeout_min);
+    let granted = promise.min(longest);
+    state.clock.promised_until = state.clock.promised_until.max(state.now().after(granted));
+    let reply = Rpc::HeartbeatReply { term: state.term(), round, matched, verified: follower.verified, granted };
     state.outbox.send(from, reply);
 }
 
@@ -109,7 +130,11 @@ pub(crate) fn on_propose(state: &mut State, leader: &mut Leader, request: Reques
     let proposals = &leader.proposals;
     let pending = proposals.staged.len().saturating_add(proposals.appended.len());
     // A limit that is reached refuses the next one: a single huge command still passes (T59).
-    let busy = if pending >= limits.pending_proposals_max {
+    let busy = if state.storage == Storage::Full {
+        Some(Busy::StorageFull)
+    } else if leader.transfer.is_some() {
+        Some(Busy::Transferring)
+    } else if pending >= limits.pending_proposals_max {
         Some(Busy::Proposals)
     } else if proposals.uncommitted.total().saturating_add(proposals.staged_bytes) >= limits.uncommitted_bytes_max {
         Some(Busy::Uncommitted)
@@ -153,12 +178,12 @@ pub(crate) fn append_proposals(state: &mut State, leader: &mut Leader) {
 /// The progress of a peer that answers for the store it is a member with, and the answer
 /// confirms that it followed us when `round` was sent.
 fn answered<'a>(state: &mut State, leader: &'a mut Leader, from: Peer, round: Round) -> Option<&'a mut Progress> {
-    if !state.membership.is_voter(from.node, from.store) {
-        state.counters.drops.foreign = state.counters.drops.foreign.saturating_add(1);
+    if leader.peers.get(&from.node).is_none_or(|progress| progress.store() != from.store) {
+        state.counters.drops.count(|drops| &mut drops.foreign);
         return None;
     }
     if round > leader.rounds.newest() {
-        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.malformed);
         return None;
     }
     let sent_at = leader.rounds.sent_at(round);
@@ -170,11 +195,13 @@ fn answered<'a>(state: &mut State, leader: &'a mut Leader, from: Peer, round: Ro
 /// A peer holds our log, durably, up to `matched`.
 pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer, round: Round, matched: Index) {
     if matched > state.log.last().index {
-        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
+    let newest = leader.rounds.newest();
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched);
+        progress.on_matched(matched, newest, state.now());
+        progress.on_chased(state.log.last().index, state.now(), state.patience());
     }
 }
 
@@ -183,10 +210,17 @@ pub(crate) fn on_append_reply(state: &mut State, leader: &mut Leader, from: Peer
 pub(crate) fn on_append_rejected(state: &mut State, leader: &mut Leader, from: Peer, rejection: &Rejection) {
     let Rejection { round, prev, hint, commit, .. } = *rejection;
     let candidate = state.log.newest_not_above(hint).index.max(commit.min(prev.prev()));
-    if let Some(progress) = answered(state, leader, from, round) {
-        let news = progress.on_rejected(prev, candidate);
-        if !news {
-            state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+    let Some(progress) = answered(state, leader, from, round) else { return };
+    match progress.on_rejected(round, prev, candidate) {
+        Denied::News => {}
+        Denied::Stale => state.counters.drops.count(|drops| &mut drops.stale),
+        Denied::Regression { from: lost, to } => {
+            let node = from.node;
+            state.outbox.observe(Observation::Regressed { node, from: lost, to });
+            // What a snapshot covers by now is of a term that is no later than its last one.
+            let term = state.log.term_at(lost).unwrap_or(state.log.base().term);
+            let acknowledged = Position::new(lost, term);
+            state.outbox.send(node, Rpc::Regressed { term: state.hard_state.term, acknowledged });
         }
     }
 }
@@ -199,15 +233,24 @@ pub(crate) fn on_heartbeat_reply(
     round: Round,
     matched: Index,
     verified: Index,
+    granted: Duration,
 ) {
     let (now, patience) = (state.now(), state.patience());
     if matched.max(verified) > state.log.last().index {
-        state.counters.drops.malformed = state.counters.drops.malformed.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.malformed);
         return;
     }
+    let newest = leader.rounds.newest();
+    // T3 – the promise runs from the arrival of the heartbeat; for us, from before it left.
+    let sent_at = leader.rounds.sent_at(round);
+    // More than was asked for cannot have been meant.
+    let granted = granted.min(state.config.timing().election_timeout_min);
+    let promised = state.config.leases().zip(sent_at).map(|(leases, sent_at)| sent_at.after(leases.reliable(granted)));
     if let Some(progress) = answered(state, leader, from, round) {
-        progress.on_matched(matched);
+        progress.on_matched(matched, newest, now);
+        progress.on_chased(state.log.last().index, now, patience);
         progress.on_heartbeat_reply(verified, now, patience);
+        promised.into_iter().for_each(|until| progress.on_promised(until));
     }
 }
 
@@ -222,7 +265,7 @@ pub(crate) fn on_peer_unreachable(leader: &mut Leader, node: NodeId) {
 /// entries that agree with our terms are our entries; only the place to continue has to be right.
 pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, outcome: &LogReadOutcome) {
     let Some((node, progress)) = leader.peers.iter_mut().find(|(_, progress)| progress.is_reading(id)) else {
-        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.stale);
         return;
     };
     let LogReadOutcome::Entries(entries) = outcome else {
@@ -234,17 +277,17 @@ pub(crate) fn on_log_read(state: &mut State, leader: &mut Leader, id: ReadId, ou
         return;
     }
     progress.on_read_answered();
-    let continues = entries.first().is_some_and(|entry| entry.index == progress.next());
+    let last = progress.last_to_send(state.log.last().index, state.commit);
+    let entries = entries.slice(progress.next(), last);
+    // What comes before them may have been compacted since they were asked for.
+    let continues =
+        progress.next() > state.log.base().index && entries.first().is_some_and(|entry| entry.index == progress.next());
     if !continues || !progress.may_send(&state.config.limits()) {
-        state.counters.drops.stale = state.counters.drops.stale.saturating_add(1);
+        state.counters.drops.count(|drops| &mut drops.stale);
         return;
     }
-    let round = open_round(state.now(), &state.config.timing(), &mut leader.rounds);
-    send_append(state, *node, progress, round, entries.clone(), &mut Vec::new());
-}
-
-fn open_round(now: Time, timing: &crate::config::Timing, rounds: &mut crate::role::Rounds) -> Round {
-    rounds.open(now, timing.heartbeat_interval / 8)
+    let round = leader.rounds.open(state.now(), &state.config.timing());
+    send_append(state, *node, progress, round, entries, &mut Vec::new());
 }
 
 /// Sends what is due to each peer: a heartbeat if it is time or reads wait for one, one append if
@@ -258,34 +301,54 @@ pub(crate) fn settle(state: &mut State, leader: &mut Leader, reads_asked: Option
     }
     let mut round = reads_asked;
     if heartbeat_due || reads_asked.is_some() {
-        let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+        let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
         for (node, progress) in &mut leader.peers {
             // R3: clamped, because nothing vouches for what the peer holds beyond its match.
             let commit = state.commit.min(progress.matched());
             progress.on_noticed(commit);
-            state.outbox.send(*node, Rpc::Heartbeat { term: state.hard_state.term, round, commit });
+            let promise = state.config.leases().map_or(Duration::ZERO, |_| timing.election_timeout_min);
+            state.outbox.send(*node, Rpc::Heartbeat { term: state.hard_state.term, round, commit, promise });
         }
     }
     let mut made = Vec::new();
     for (node, progress) in &mut leader.peers {
+        let last = progress.last_to_send(state.log.last().index, state.commit);
+        // §7 – what it needs next is in the snapshot only.
+        if progress.next() <= state.log.base().index && progress.may_send(&state.config.limits()) {
+            let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
+            offer_snapshot(state, *node, progress, round);
+        }
         // One append for each `message_bytes_max`, as many as the window admits.
-        while progress.wants_append(state.log.last().index) && progress.may_send(&state.config.limits()) {
+        while progress.wants_append(last) && progress.may_send(&state.config.limits()) {
             let message_bytes_max = state.config.limits().message_bytes_max;
-            let Some(entries) = state.log.entries(progress.next(), state.log.last().index, message_bytes_max) else {
+            let Some(entries) = state.log.entries(progress.next(), last, message_bytes_max) else {
                 read_back(state, *node, progress);
                 break;
             };
-            let round = *round.get_or_insert_with(|| open_round(now, &timing, &mut leader.rounds));
+            let round = *round.get_or_insert_with(|| leader.rounds.open(now, &timing));
             send_append(state, *node, progress, round, entries, &mut made);
         }
         if progress.inflight() == 0
-            && !progress.wants_append(state.log.last().index)
+            && !progress.wants_append(last)
             && let Some(commit) = progress.commit_to_notice(state.commit)
         {
             progress.on_noticed(commit);
             state.outbox.send(*node, Rpc::CommitNotice { term: state.hard_state.term, commit });
         }
+        if let Some(mode) = progress.take_change_of_mode() {
+            state.outbox.observe(Observation::Progress { node: *node, mode });
+        }
     }
+}
+
+/// Offers the newest snapshot to a peer that needs entries from before the log's beginning.
+fn offer_snapshot(state: &mut State, node: NodeId, progress: &mut Progress, round: Round) {
+    let Some(meta) = state.snapshots.newest.clone() else { return };
+    progress.on_snapshot_offered(meta.last.index, state.now());
+    let (term, source) = (state.term(), state.me());
+    let offer = SnapshotOffer { term, round, meta: meta.clone(), source };
+    state.outbox.send(node, Rpc::InstallSnapshot(Arc::new(offer)));
+    state.outbox.emit(Effect::SendSnapshot { to: node, meta });
 }
 
 /// Sends one append. `made` holds those made in this step: for peers that stand at the same place
@@ -330,11 +393,4 @@ fn read_back(state: &mut State, node: NodeId, progress: &mut Progress) {
     let message_bytes_max = state.config.limits().message_bytes_max;
     let id = state.read_log(Purpose::Peer(node), progress.next(), through, message_bytes_max);
     progress.on_read_asked(id, state.now(), state.patience());
-}
-
-/// Follows nobody any more, because this node cannot keep a promise.
-pub(crate) fn on_storage_failed(state: &mut State) -> Next {
-    state.storage_failed = true;
-    state.outbox.on_storage_failed();
-    Next::Follow { term: state.term(), leader: None }
 }

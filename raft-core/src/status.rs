@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::durable::Identity;
-use crate::effect::RoleKind;
-use crate::membership::Membership;
-use crate::state::Drops;
+use crate::effect::{ProgressMode, RoleKind};
+use crate::membership::Configuration;
+use crate::state::{Drops, Storage};
 use crate::types::{HardState, Index, NodeId, Position, WriteSeq};
 
 /// A picture of one node at one moment.
@@ -20,8 +20,11 @@ pub struct Status {
     pub hard_state: HardState,
     /// Who leads, as far as it knows.
     pub leader: Option<NodeId>,
-    /// The cluster, as far as it knows.
-    pub membership: Membership,
+    /// The cluster, as far as it knows: the latest configuration in its log. It is committed if
+    /// its index is not above [`LogStatus::commit`].
+    pub configuration: Configuration,
+    /// As leader: to whom it is handing over.
+    pub transfer: Option<NodeId>,
     /// Where its log stands.
     pub log: LogStatus,
     /// As leader: what it believes of each peer.
@@ -45,8 +48,14 @@ pub struct LogStatus {
     pub applied: Index,
     /// Whether an entry of the current term is committed; only then may a leader answer reads.
     pub committed_in_term: bool,
+    /// Bytes of entries after the base, roughly.
+    pub bytes: u64,
     /// Bytes of entries in memory.
     pub cached_bytes: u64,
+    /// Where the newest snapshot ends; `0@0` if there is none.
+    pub snapshot: Position,
+    /// How large it is.
+    pub snapshot_bytes: u64,
 }
 
 /// What a leader believes of a peer.
@@ -58,8 +67,10 @@ pub struct PeerStatus {
     pub matched: Index,
     /// The next entry to send.
     pub next: Index,
-    /// Whether the leader still looks for the point where the logs agree.
-    pub probing: bool,
+    /// How it is supplied.
+    pub mode: ProgressMode,
+    /// Whether it belongs to the configuration; if not, it is only told so.
+    pub is_member: bool,
     /// Appends under way.
     pub inflight: usize,
     /// How long ago the newest message was sent that it has answered.
@@ -81,6 +92,6 @@ pub struct LoadStatus {
     pub persisted: WriteSeq,
     /// Messages that were dropped, by reason.
     pub drops: Drops,
-    /// Whether storage has failed for good.
-    pub storage_failed: bool,
+    /// How the disk is.
+    pub storage: Storage,
 }

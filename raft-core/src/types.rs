@@ -214,6 +214,10 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub voted_for: Option<NodeId>,
+    /// This server has lost entries that it had acknowledged, up to here at most. Until its log
+    /// reaches this far again it takes no part in elections: it might help somebody to power who
+    /// lacks what it vouched for (contract D11, R1).
+    pub floor: Option<Position>,
 }
 
 /// A moment on the caller's monotonic clock: nanoseconds from an arbitrary origin.
@@ -223,6 +227,9 @@ pub struct Time(u64);
 impl Time {
     /// The origin.
     pub const ZERO: Self = Self(0);
+
+    /// The last moment there is.
+    pub(crate) const MAX: Self = Self(u64::MAX);
 
     /// A moment, in nanoseconds from the origin.
     pub const fn from_nanos(nanos: u64) -> Self {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_tokio::certs::Credentials;
-use raft_tokio::core::{ClusterId, NodeId};
+use raft_tokio::core::{Change, ClusterId, Index, NodeId, Position};
 use tokio::time::Instant;
 
 pub use self::error::{AttemptOutcome, ClientError, EndpointTrail, Need, Trail, UnknownCause};
@@ -95,9 +95,18 @@ pub struct WriteReply {
 /// How fresh a read has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// It sees every write that was acknowledged before it began.
+    /// It sees every write that was acknowledged before it began. The leader answers.
     #[default]
     Linearizable,
+    /// The same, but the leader may rely on the promises of a majority instead of asking it, if
+    /// the cluster was set up for that.
+    Lease,
+    /// As linearizable, but this node answers from its own replica; it asks the leader up to
+    /// where it has to wait.
+    LinearizableAt {
+        /// Which node.
+        node: NodeId,
+    },
     /// It sees what one node has applied so far, and works without a majority.
     Stale {
         /// Which node; `None`: any.
@@ -139,6 +148,15 @@ pub struct RangeReply {
     /// The store's revision when the last pair was read or counted. A large range takes several
     /// requests; if both revisions are the same, the reply is one consistent picture.
     pub revision_last: Revision,
+}
+
+/// What has become of the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MembershipReply {
+    /// The configuration by now, for the next change to be compared with.
+    pub configuration: Index,
+    /// The id of the member that was added, or had been before.
+    pub node: Option<NodeId>,
 }
 
 /// The first pairs of a range: one consistent picture.
@@ -312,6 +330,48 @@ impl Client {
         }
     }
 
+    /// Changes the membership, all of `changes` at once, if the configuration of the index
+    /// `expected` is in force; `None`: whichever is. Returns when the change is complete.
+    ///
+    /// # Errors
+    /// [`ClientError::Declined`] if it cannot be made as things stand; [`ClientError::OutcomeUnknown`] if
+    /// it may have been made. Adding the same store again is safe: it gets one id, however often it is asked.
+    pub async fn change_membership(
+        &self,
+        expected: Option<Index>,
+        changes: Vec<Change>,
+    ) -> Result<MembershipReply, ClientError> {
+        match self.decide(&Request::Change { expected, changes }).await? {
+            Reply::Changed { configuration, node } => Ok(MembershipReply { configuration, node }),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    /// Hands leadership over to a node, or to the best. Returns who leads then, if the old leader
+    /// knows it already.
+    ///
+    /// # Errors
+    /// [`ClientError::Declined`] if the node cannot take over, or has not in time;
+    /// [`ClientError::OutcomeUnknown`] if it may have.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<Option<NodeId>, ClientError> {
+        match self.decide(&Request::Transfer { to }).await? {
+            Reply::Transferred { leader } => Ok(leader),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
+    /// Has one node write a snapshot and cut its log. Returns where the snapshot ends.
+    ///
+    /// # Errors
+    /// If it does not answer in time, or cannot write.
+    pub async fn snapshot(&self, node: NodeId) -> Result<Position, ClientError> {
+        let deadline = Instant::now() + self.shared.timeout;
+        match self.read(&Request::Snapshot, Target::Node(node), deadline).await? {
+            Reply::SnapshotTaken { last } => Ok(last),
+            _ => Err(ClientError::Confused),
+        }
+    }
+
     /// The nodes that this client knows, and where they listen.
     pub fn endpoints(&self) -> impl Iterator<Item = (NodeId, &str)> {
         self.shared.pool.addresses()
@@ -351,6 +411,25 @@ impl Client {
             Finished::Distrusted => Err(ClientError::Distrusted(Box::new(trail))),
             Finished::OutOfTime => Err(ClientError::Unavailable(Box::new(trail))),
         }
+    }
+
+    /// Has the leader decide something about the cluster itself. It is asked again like a read; but
+    /// once an attempt was not answered, nothing but an answer tells what became of it.
+    async fn decide(&self, request: &Request) -> Result<Reply, ClientError> {
+        check_size(request)?;
+        let request = encode_request(request);
+        let Shared { pool, timeout, .. } = &*self.shared;
+        let mut trail = pool.trail(Need::Decision, *timeout);
+        let cause = match pool.ask(Target::Leader, || request.clone(), &mut trail, Instant::now() + *timeout).await? {
+            Finished::Answered(reply) => return Ok(reply),
+            Finished::Refused(refusal) if trail.may_be_applied() => UnknownCause::RetryRefused(refusal),
+            Finished::Refused(refusal) => return Err(refused(refusal)),
+            Finished::Distrusted if trail.may_be_applied() => UnknownCause::Distrusted,
+            Finished::Distrusted => return Err(ClientError::Distrusted(Box::new(trail))),
+            Finished::OutOfTime if trail.may_be_applied() => UnknownCause::OutOfTime,
+            Finished::OutOfTime => return Err(ClientError::Unavailable(Box::new(trail))),
+        };
+        Err(ClientError::OutcomeUnknown { cause, trail: Box::new(trail) })
     }
 
     /// Carries out one write, once; `done` takes the reply that it must have.
@@ -458,6 +537,8 @@ fn key_error(error: KeyError) -> ClientError {
 fn route(consistency: Consistency) -> (Target, Freshness) {
     match consistency {
         Consistency::Linearizable => (Target::Leader, Freshness::Linearizable),
+        Consistency::Lease => (Target::Leader, Freshness::Lease),
+        Consistency::LinearizableAt { node } => (Target::Node(node), Freshness::Linearizable),
         Consistency::Stale { node: Some(node) } => (Target::Node(node), Freshness::Stale),
         Consistency::Stale { node: None } => (Target::Any, Freshness::Stale),
     }
@@ -479,7 +560,7 @@ fn settles(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::CompareFailed { .. } => true,
         Refusal::NotLeader { .. }
-        | Refusal::Busy
+        | Refusal::Busy { .. }
         | Refusal::Unknown { .. }
         | Refusal::StorageFailed
         | Refusal::Stopping
@@ -488,6 +569,7 @@ fn settles(refusal: &Refusal) -> bool {
         | Refusal::SessionUnknown
         | Refusal::SequenceStale { .. }
         | Refusal::SequenceAhead { .. }
+        | Refusal::Declined { .. }
         | Refusal::Misunderstood(_) => false,
     }
 }
@@ -498,6 +580,7 @@ fn refused(refusal: Refusal) -> ClientError {
         Refusal::CompareFailed { revision, current } => ClientError::CompareFailed { revision, current },
         Refusal::TooLarge { what, size, limit } => ClientError::TooLarge { what, size, limit },
         Refusal::EmptyKey => ClientError::EmptyKey,
+        Refusal::Declined { reason } => ClientError::Declined { reason },
         other => ClientError::Refused(other),
     }
 }

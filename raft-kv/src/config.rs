@@ -4,15 +4,18 @@
 //! and keeps its data, and the certificates. Paths in it are relative to the file.
 
 mod credentials;
+mod error;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use raft_tokio::core::{ClusterId, Membership, NodeId};
-use serde::Deserialize;
-use toml::Spanned;
+use raft_tokio::core::{ClusterId, Leases, Limits, NodeId, Priority, Timing};
 
 pub use self::credentials::IdentityError;
+pub use self::error::{ConfigError, ValueProblem};
+
+use self::written::Written;
 
 /// A cluster, as its file describes it. If it exists, it is consistent: at least one node, no
 /// id, address or data directory twice.
@@ -22,6 +25,9 @@ pub struct ClusterConfig {
     cluster: ClusterId,
     authority: PathBuf,
     client: Identity,
+    limits: Limits,
+    timing: Timing,
+    leases: Option<Leases>,
     nodes: BTreeMap<NodeId, NodeConfig>,
 }
 
@@ -36,6 +42,8 @@ pub struct NodeConfig {
     pub listen: Option<String>,
     /// Its data directory.
     pub data: PathBuf,
+    /// How eagerly it runs for leader.
+    pub priority: Priority,
     /// Its certificate and key.
     pub identity: Identity,
 }
@@ -73,7 +81,11 @@ impl ClusterConfig {
         let written: Written = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line(span.start));
             // The parser speaks of Rust's types.
-            let problem = error.message().trim_end().replace("expected u64", "expected a whole number from 1 on");
+            let problem = error
+                .message()
+                .trim_end()
+                .replace("expected u64", "expected a whole number")
+                .replace("expected u32", "expected a whole number");
             ConfigError::Syntax { path: path.to_owned(), line, problem, place: place(text, line) }
         })?;
         written.check(path).map_err(|(offset, field, problem)| ConfigError::Value {
@@ -89,9 +101,29 @@ impl ClusterConfig {
         &self.path
     }
 
+    /// The file with the certificate of the cluster's authority.
+    pub fn authority(&self) -> &Path {
+        &self.authority
+    }
+
     /// The cluster's id.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// What a node keeps, and when it writes snapshots.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How long a node waits for what.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Whether, and how, the cluster reads by lease.
+    pub fn leases(&self) -> Option<Leases> {
+        self.leases
     }
 
     /// The nodes, by id.
@@ -114,105 +146,6 @@ impl ClusterConfig {
     /// Where the nodes are, as `host:port`.
     pub fn endpoints(&self) -> BTreeMap<NodeId, String> {
         self.nodes().map(|node| (node.id, node.address.clone())).collect()
-    }
-}
-
-/// The file, as it is written. What has a span can be complained about by line.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    cluster: Spanned<String>,
-    tls: WrittenTls,
-    #[serde(rename = "node", default)]
-    nodes: Vec<Spanned<WrittenNode>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenTls {
-    authority: Spanned<PathBuf>,
-    client_certificate: Spanned<PathBuf>,
-    client_key: Spanned<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenNode {
-    id: Spanned<u64>,
-    address: Spanned<String>,
-    listen: Option<Spanned<String>>,
-    data: Spanned<PathBuf>,
-    certificate: Spanned<PathBuf>,
-    key: Spanned<PathBuf>,
-}
-
-/// Where a value is, what it is called, and what is wrong with it.
-type Complaint = (usize, &'static str, ValueProblem);
-
-impl Written {
-    fn check(&self, path: &Path) -> Result<ClusterConfig, Complaint> {
-        let root = path.parent().unwrap_or(Path::new(""));
-        let cluster = parse_cluster(self.cluster.get_ref()).ok_or((
-            self.cluster.span().start,
-            "cluster",
-            ValueProblem::NotAClusterId,
-        ))?;
-        let mut nodes: BTreeMap<NodeId, NodeConfig> = BTreeMap::new();
-        for written in &self.nodes {
-            let node = written.get_ref().check(root)?;
-            for other in nodes.values() {
-                let first = other.id;
-                if first == node.id {
-                    return Err((written.get_ref().id.span().start, "id", ValueProblem::DuplicateNode { id: first }));
-                }
-                if other.address == node.address {
-                    let at = written.get_ref().address.span().start;
-                    return Err((at, "address", ValueProblem::DuplicateAddress { first }));
-                }
-                if other.data == node.data {
-                    return Err((written.get_ref().data.span().start, "data", ValueProblem::DuplicateData { first }));
-                }
-            }
-            nodes.insert(node.id, node);
-        }
-        match nodes.len() {
-            0 => return Err((0, "node", ValueProblem::NoNode)),
-            found if found > Membership::VOTERS_MAX => {
-                return Err((0, "node", ValueProblem::TooManyNodes { found, max: Membership::VOTERS_MAX }));
-            }
-            _ => {}
-        }
-        Ok(ClusterConfig {
-            path: path.to_owned(),
-            cluster,
-            authority: file(root, "authority", &self.tls.authority)?,
-            client: Identity {
-                certificate: file(root, "client_certificate", &self.tls.client_certificate)?,
-                key: file(root, "client_key", &self.tls.client_key)?,
-            },
-            nodes,
-        })
-    }
-}
-
-impl WrittenNode {
-    fn check(&self, root: &Path) -> Result<NodeConfig, Complaint> {
-        let id = NodeId::new(*self.id.get_ref()).ok_or((self.id.span().start, "id", ValueProblem::ZeroNode))?;
-        let address = |field, written: &Spanned<String>| {
-            check_address(written.get_ref()).map_err(|problem| (written.span().start, field, problem))
-        };
-        address("address", &self.address)?;
-        self.listen.as_ref().map(|listen| address("listen", listen)).transpose()?;
-        Ok(NodeConfig {
-            id,
-            address: self.address.get_ref().clone(),
-            listen: self.listen.as_ref().map(|listen| listen.get_ref().clone()),
-            data: file(root, "data", &self.data)?,
-            identity: Identity {
-                certificate: file(root, "certificate", &self.certificate)?,
-                key: file(root, "key", &self.key)?,
-            },
-        })
     }
 }
 
@@ -244,11 +177,6 @@ fn place(text: &str, line: usize) -> String {
     }
 }
 
-fn parse_cluster(text: &str) -> Option<ClusterId> {
-    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(ClusterId::new)
-}
-
 /// Whether an address is `host:port`; whether the host exists shows when it is used.
 pub(crate) fn check_address(address: &str) -> Result<(), ValueProblem> {
     let not_an_address = || ValueProblem::NotAnAddress { found: address.to_owned() };
@@ -259,112 +187,6 @@ pub(crate) fn check_address(address: &str) -> Result<(), ValueProblem> {
         return Err(not_an_address());
     }
     Ok(())
-}
-
-fn file(root: &Path, field: &'static str, written: &Spanned<PathBuf>) -> Result<PathBuf, Complaint> {
-    if written.get_ref().as_os_str().is_empty() {
-        return Err((written.span().start, field, ValueProblem::EmptyPath));
-    }
-    Ok(root.join(written.get_ref()))
-}
-
-/// A file that describes no cluster, or not the node that was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error(
-        "cannot read the configuration file {}: {error}; `raft-kv init` makes one, `--config` names another",
-        path.display()
-    )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        error: std::io::Error,
-    },
-    /// It is not TOML, or a field is missing, unknown or of the wrong type.
-    #[error("{}:{line}: {problem}{place}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser says.
-        problem: String,
-        /// The field and the node, as far as there are any; follows the problem in a message.
-        place: String,
-    },
-    /// A field has a value that it cannot have.
-    #[error("{}:{line}: `{field}` {problem}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
-        problem: ValueProblem,
-    },
-    /// It does not know the node.
-    #[error("{} has no node {id}; it has {known}", path.display())]
-    NoSuchNode {
-        /// The file.
-        path: PathBuf,
-        /// The node.
-        id: NodeId,
-        /// The nodes in the file.
-        known: String,
-    },
-}
-
-/// What is wrong with a value. Follows the name of its field in a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ValueProblem {
-    /// Not 32 hexadecimal digits.
-    #[error("is not a cluster id, which is 32 hexadecimal digits")]
-    NotAClusterId,
-    /// Ids start at 1.
-    #[error("is 0; node ids start at 1")]
-    ZeroNode,
-    /// The id is taken.
-    #[error("repeats {id}, which is already a node")]
-    DuplicateNode {
-        /// The id.
-        id: NodeId,
-    },
-    /// The address is taken.
-    #[error("is already the address of {first}")]
-    DuplicateAddress {
-        /// By this node.
-        first: NodeId,
-    },
-    /// The data directory is taken.
-    #[error("is already the data directory of {first}")]
-    DuplicateData {
-        /// By this node.
-        first: NodeId,
-    },
-    /// Not an address.
-    #[error("is \"{found}\"; an address is host:port, such as 127.0.0.1:7401 or [::1]:7401")]
-    NotAnAddress {
-        /// What it is instead.
-        found: String,
-    },
-    /// No path.
-    #[error("is empty; it names a file or directory")]
-    EmptyPath,
-    /// There is no node.
-    #[error("is missing: a cluster has at least one [[node]]")]
-    NoNode,
-    /// There are too many nodes.
-    #[error("appears {found} times; a cluster has at most {max} nodes")]
-    TooManyNodes {
-        /// How many there are.
-        found: usize,
-        /// How many there may be.
-        max: usize,
-    },
 }
 
 #[cfg(test)]

@@ -96,28 +96,56 @@ impl Plan {
              [tls]\n\
              authority = \"certs/ca.pem\"\n\
              client_certificate = \"certs/client.pem\"\n\
-             client_key = \"certs/client.key\"\n",
+             client_key = \"certs/client.key\"\n{SETTINGS}",
             self.cluster
         );
         for (Member { node, .. }, address) in &self.nodes {
-            let (id, address) = (node.as_u64(), toml::Value::from(address.as_str()));
-            text += &format!(
-                "\n[[node]]\n\
-                 id = {id}\n\
-                 address = {address}\n\
-                 data = \"{node}\"\n\
-                 certificate = \"certs/{node}.pem\"\n\
-                 key = \"certs/{node}.key\"\n"
-            );
+            text += &node_text(*node, address);
         }
         text
     }
 }
 
+/// What else may be said, with the defaults.
+const SETTINGS: &str = "
+# What follows is optional, and shown with what holds without it; docs/operating.md explains it. It has to
+# be the same on all nodes, which read it at their start.
+
+#[timing]
+#preset = \"lan\"                    # or \"wan\": heartbeats every 200 ms, elections after 1 to 2 s
+#heartbeat_ms = 50                 # each of these three takes the place of the preset's
+#election_timeout_ms = [150, 300]
+#stall_limit_ms = 1000             # a leader whose disk hangs for so long hands over
+
+#[snapshots]
+#entries = 1000000                 # a node writes one when its log has grown by so many entries,
+#bytes = 67108864                  # or by so many bytes
+#retain_bytes = 16777216           # so much of the log is kept for nodes that are a little behind
+
+#[leases]                          # not there by default: `get --lease` relies on clocks,
+#drift_ppm = 200                   # of which none may run faster or slower than this, in millionths
+
+# A [[node]] may also have a priority = \"high\" (as without it), \"middle\", \"low\" or \"never\": how eagerly
+# it runs for leader.
+";
+
+/// A node's part of the configuration file.
+pub(crate) fn node_text(node: NodeId, address: &str) -> String {
+    let (id, address) = (node.as_u64(), toml::Value::from(address));
+    format!(
+        "\n[[node]]\n\
+         id = {id}\n\
+         address = {address}\n\
+         data = \"{node}\"\n\
+         certificate = \"certs/{node}.pem\"\n\
+         key = \"certs/{node}.key\"\n"
+    )
+}
+
 /// Everybody may read it.
-const PUBLIC: u32 = 0o644;
+pub(crate) const PUBLIC: u32 = 0o644;
 /// Only its owner may.
-const SECRET: u32 = 0o600;
+pub(crate) const SECRET: u32 = 0o600;
 
 /// Runs `populate` on an empty directory and makes that one `target`, if it succeeded.
 fn all_or_nothing(target: &Path, populate: impl FnOnce(&Path) -> Result<(), InitError>) -> Result<(), InitError> {
@@ -180,12 +208,14 @@ fn fill(target: &Path, staging: &TempDir) -> Result<(), InitError> {
 }
 
 fn write_file(path: &Path, content: &str, mode: u32) -> Result<(), InitError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| cannot_write(path, error))
+    write_new(path, content, mode).map_err(|error| cannot_write(path, error))
+}
+
+/// Writes a file that was not there before, durably.
+pub(crate) fn write_new(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
 }
 
 fn sync_directory(path: &Path) -> Result<(), InitError> {

@@ -4,10 +4,11 @@
 //! The simulator runs this very code.
 
 use bytes::Bytes;
-use raft_tokio::core::{Index, Position, StateMachine};
+use raft_tokio::core::{Index, Position, RestoreError, StateMachine};
 
 use crate::command::{Answer, Command, Operation};
 use crate::digest::StateHash;
+use crate::image::Image;
 use crate::session::{Admission, SessionLimits, Sessions};
 use crate::store::{Change, Mismatch, Store};
 
@@ -99,6 +100,26 @@ impl StateMachine for Machine {
             Err(error) => Answer::Malformed(error),
         };
         answer.encode()
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let Self { store, sessions, applied } = self;
+        let (pairs, sessions) = (store.pairs().collect(), sessions.images().collect());
+        Image { applied: *applied, revision: store.revision(), pairs, sessions, hash: self.hash() }.encode()
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        let Image { applied, revision, pairs, sessions, hash } = Image::decode(snapshot)?;
+        let contradiction = |what: &str| RestoreError { reason: format!("its {what} contradict themselves") };
+        let store = Store::restored(revision, pairs).ok_or_else(|| contradiction("keys"))?;
+        let sessions = Sessions::restored(self.sessions.limits(), sessions).ok_or_else(|| contradiction("sessions"))?;
+        let restored = Self { store, sessions, applied };
+        let found = restored.hash();
+        if found != hash {
+            return Err(RestoreError { reason: format!("its content has the hash {found}, not {hash}") });
+        }
+        *self = restored;
+        Ok(())
     }
 }
 

@@ -12,12 +12,12 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::arguments::{Arguments, Command, Format};
 use crate::cli::exit::Exit;
-use crate::cli::{data, init, json_error, load, logging, output, serve, status};
+use crate::cli::{admin, data, init, json_error, load, logging, member, output, serve, status};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let default = match arguments.command {
-        Command::Serve(_) => logging::Default::Info,
+        Command::Serve(_) | Command::Join(_) => logging::Default::Info,
         Command::Demo(_)
         | Command::Init(_)
         | Command::Put(_)
@@ -25,7 +25,10 @@ fn main() -> ExitCode {
         | Command::Del(_)
         | Command::Range(_)
         | Command::Load(_)
-        | Command::Status(_) => logging::Default::Silent,
+        | Command::Status(_)
+        | Command::Member(_)
+        | Command::Transfer(_)
+        | Command::Snapshot(_) => logging::Default::Silent,
     };
     logging::start(default, arguments.global.verbose);
     match run(&arguments.command) {
@@ -54,6 +57,10 @@ fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Range(range) => runtime()?.block_on(data::range(range))?,
         Command::Load(load) => runtime()?.block_on(load::load(load))?,
         Command::Status(status) => runtime()?.block_on(status::status(status))?,
+        Command::Join(join) => runtime()?.block_on(member::join(join))?,
+        Command::Member(member) => runtime()?.block_on(member::member(member))?,
+        Command::Transfer(transfer) => runtime()?.block_on(admin::transfer(transfer))?,
+        Command::Snapshot(snapshot) => runtime()?.block_on(admin::snapshot(snapshot))?,
     };
     Ok(exit.into())
 }

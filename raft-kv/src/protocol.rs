@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use raft_tokio::core::{ClusterId, Index, NodeId, RoleKind, Term};
+use raft_tokio::core::{Change, ClusterId, Index, NodeId, Position, ProgressMode, RoleKind, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::StateHash;
@@ -32,8 +32,8 @@ const REQUEST_OVERHEAD_MAX: usize = 128;
 pub const COUNT_STEPS_MAX: usize = 1 << 14;
 
 /// The version of the encoding of requests and responses. In version 1 each page of a range
-/// counted the whole range.
-const VERSION: u8 = 2;
+/// counted the whole range; in version 2 nobody was told why a node is busy, and a status said less.
+const VERSION: u8 = 3;
 
 /// What a client asks for.
 ///
@@ -83,6 +83,21 @@ pub enum Request {
         /// How fresh the answer has to be.
         freshness: Freshness,
     },
+    /// Change the membership, all at once.
+    Change {
+        /// The configuration that the change is meant for, by the index of its log entry; `None`:
+        /// whichever is in force.
+        expected: Option<Index>,
+        /// What to change.
+        changes: Vec<Change>,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// To whom; `None`: to the best.
+        to: Option<NodeId>,
+    },
+    /// Write a snapshot and cut the log.
+    Snapshot,
 }
 
 /// The place of a write in its session.
@@ -112,6 +127,9 @@ pub enum Freshness {
     Linearizable,
     /// It sees what this node has applied, which may be behind. Needs no other node.
     Stale,
+    /// As linearizable, but the leader may rely on the promises of a majority, if the cluster was
+    /// set up for that, instead of asking.
+    Lease,
 }
 
 /// What a server answers.
@@ -159,6 +177,23 @@ pub enum Reply {
         /// The store's revision.
         revision: Revision,
     },
+    /// The membership is as wished.
+    Changed {
+        /// The configuration by now.
+        configuration: Index,
+        /// The id of the member that was added, or had been before.
+        node: Option<NodeId>,
+    },
+    /// This node leads no longer.
+    Transferred {
+        /// Who does, if that is known already.
+        leader: Option<NodeId>,
+    },
+    /// There is a snapshot.
+    SnapshotTaken {
+        /// The last entry that it covers.
+        last: Position,
+    },
 }
 
 /// Why a request was not carried out, or is not known to be.
@@ -171,8 +206,11 @@ pub enum Refusal {
         leader: Option<NodeId>,
     },
     /// Not done: a limit is reached. Try again later.
-    #[error("is busy")]
-    Busy,
+    #[error("is {reason}")]
+    Busy {
+        /// Which, or what has to be over first.
+        reason: String,
+    },
     /// A write that may or may not be carried out in the end: leadership was lost while it was
     /// on its way. Retrying it with the same ticket is safe.
     #[error("took the write, but cannot say what became of it; its leadership may have ended meanwhile")]
@@ -225,6 +263,12 @@ pub enum Refusal {
     /// Not done: the server does not understand. One of both is a newer program.
     #[error("does not understand the request: {0}")]
     Misunderstood(DecodeError),
+    /// Not done: it cannot be, as things stand.
+    #[error("declines: {reason}")]
+    Declined {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A part of a request that has a limit.
@@ -286,10 +330,53 @@ pub struct NodeStatus {
     pub state: StateSummary,
     /// As leader: what it believes of the other nodes.
     pub peers: Vec<PeerProgress>,
+    /// The index of the log entry that set the configuration in force.
+    pub configuration: Index,
     /// The nodes whose majority decides.
     pub voters: Vec<NodeId>,
+    /// While several voters change at once: those of before, whose majority decides as well.
+    pub outgoing: Vec<NodeId>,
+    /// The nodes that are sent the log and have no vote.
+    pub learners: Vec<NodeId>,
+    /// Whom it is handing leadership over to.
+    pub transfer: Option<NodeId>,
+    /// Its log begins after this index.
+    pub base: Index,
+    /// The bytes of its log, roughly.
+    pub log_bytes: u64,
+    /// Where its newest snapshot ends; 0 if it has none.
+    pub snapshot: Index,
+    /// The bytes of that snapshot.
+    pub snapshot_bytes: u64,
+    /// Proposals that wait for their answer.
+    pub proposals: u64,
+    /// Reads that wait for their answer.
+    pub reads: u64,
+    /// Promises that wait for its disk.
+    pub held: u64,
+    /// Whether its disk is full: it takes no more entries.
+    pub storage_full: bool,
     /// Whether its storage has failed for good.
     pub storage_failed: bool,
+    /// Whether it runs when it has to, and what got lost on its way.
+    pub runtime: RuntimeSummary,
+}
+
+/// What happens around a node's consensus, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeSummary {
+    /// How often it ran a whole heartbeat later than it had asked to.
+    pub late_wakeups: u64,
+    /// By how much at worst, in milliseconds.
+    pub lateness_max_ms: u64,
+    /// How often it was busy with one thing for longer than a heartbeat.
+    pub long_turns: u64,
+    /// For how long at worst, in milliseconds.
+    pub turn_max_ms: u64,
+    /// Messages to other nodes, appends and snapshots included, that had to be dropped.
+    pub messages_dropped: u64,
+    /// Connections that others tried and were refused.
+    pub connections_refused: u64,
 }
 
 /// A replica of the store in a few numbers.
@@ -314,8 +401,12 @@ pub struct PeerProgress {
     pub node: NodeId,
     /// Known to hold the leader's log, durably, up to here.
     pub matched: Index,
-    /// Whether the leader still looks for the point where the logs agree.
-    pub probing: bool,
+    /// The next entry that it is sent.
+    pub next: Index,
+    /// Appends that are under way to it.
+    pub inflight: u64,
+    /// How the leader supplies it.
+    pub supply: ProgressMode,
     /// How long ago the newest message was sent that it has answered, in milliseconds.
     pub silent_for_ms: u64,
 }

@@ -4,7 +4,9 @@
 //! applied; a read looks at the machine. Everything that could be wrong with a request is found
 //! before anything is proposed.
 
+mod admin;
 mod journal;
+mod status;
 
 use std::future::Future;
 use std::io;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use raft_tokio::core::{NodeId, Status, Timing};
+use raft_tokio::core::{Change, Index, NodeId};
 use raft_tokio::storage::StorageError;
 use raft_tokio::transport::{Caller, Service, TransportError};
 use raft_tokio::{Node, ProposeError, Proposed, ReadError, StartError};
@@ -26,8 +28,8 @@ use crate::config::{ClusterConfig, ConfigError, IdentityError, NodeConfig};
 use crate::key::{Key, KeyError, KeyRange};
 use crate::machine::Machine;
 use crate::protocol::{
-    COUNT_STEPS_MAX, Freshness, NodeStatus, PAGE_BYTES_MAX, Part, PeerProgress, REQUEST_BYTES_MAX, Refusal, Reply,
-    Request, Response, StateSummary, Ticket, decode_request, encode_response,
+    COUNT_STEPS_MAX, Freshness, PAGE_BYTES_MAX, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Response, Ticket,
+    decode_request, encode_response,
 };
 use crate::store::{Count, Page, PageLimit};
 
@@ -43,12 +45,20 @@ pub struct KeyValueService {
 /// # Errors
 /// If the configuration has no such node, its certificate cannot be used, its address is not one
 /// of this machine, or its data directory is not its own or in use.
-pub fn start(config: &ClusterConfig, id: NodeId, timing: Timing) -> Result<Node<Machine>, ServeError> {
+pub fn start(config: &ClusterConfig, id: NodeId) -> Result<Node<Machine>, ServeError> {
     let node = config.node(id)?;
     let credentials = config.node_credentials(node)?;
-    Node::builder(config.cluster(), id, &node.data, listen_address(config, node)?, credentials)
+    let builder = Node::builder(config.cluster(), id, &node.data, listen_address(config, node)?, credentials)
         .peers(config.endpoints())
-        .timing(timing)
+        .limits(config.limits())
+        .timing(config.timing())
+        .priority(node.priority);
+    let builder = match config.leases() {
+        Some(leases) => builder.leases(leases),
+        None => builder,
+    };
+    builder
+        .advertise(node.address.clone())
         .service(|node| Arc::new(KeyValueService::new(node)))
         .start(Machine::new())
         .map_err(|error| ServeError::from_start(error, config, node))
@@ -165,8 +175,16 @@ async fn respond(node: &Node<Machine>, asked: Asked) -> Response {
             read(node, freshness, move |machine| page(machine, &range, limit)).await
         }
         Asked::Count { range, freshness } => read(node, freshness, move |machine| count(machine, &range)).await,
-        Asked::Status => status(node).await,
+        Asked::Status => status::status(node).await,
+        Asked::Change { expected, changes } => admin::change(node, expected, changes).await,
+        Asked::Transfer { to } => admin::transfer(node, to).await,
+        Asked::Snapshot => admin::snapshot(node).await,
     }
+}
+
+/// The errors of a node say themselves what it is busy with.
+fn busy(error: &impl ToString) -> Refusal {
+    Refusal::Busy { reason: error.to_string() }
 }
 
 /// A request whose parts are all valid.
@@ -176,6 +194,9 @@ enum Asked {
     Range { range: KeyRange, limit: PageLimit, freshness: Freshness },
     Count { range: KeyRange, freshness: Freshness },
     Status,
+    Change { expected: Option<Index>, changes: Vec<Change> },
+    Transfer { to: Option<NodeId> },
+    Snapshot,
 }
 
 fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
@@ -196,6 +217,9 @@ fn parse(bytes: &[u8]) -> Result<Asked, Refusal> {
         }
         Request::Count { range, freshness } => Asked::Count { range, freshness },
         Request::Status => Asked::Status,
+        Request::Change { expected, changes } => Asked::Change { expected, changes },
+        Request::Transfer { to } => Asked::Transfer { to },
+        Request::Snapshot => Asked::Snapshot,
     })
 }
 
@@ -218,7 +242,7 @@ fn too_large(what: Part, size: usize, limit: usize) -> Refusal {
 async fn write(node: &Node<Machine>, command: &Command) -> Response {
     let Proposed { answer, .. } = node.propose(command.encode()).await.map_err(|error| match error {
         ProposeError::NotLeader { leader } => Refusal::NotLeader { leader },
-        ProposeError::Busy(_) => Refusal::Busy,
+        ProposeError::Busy(_) => busy(&error),
         ProposeError::Unknown { leader } => Refusal::Unknown { leader },
         ProposeError::TooLarge { size, limit } => too_large(Part::Request, size, limit),
         ProposeError::StorageFailed => Refusal::StorageFailed,
@@ -253,6 +277,7 @@ where
     match freshness {
         Freshness::Linearizable => node.read(look).await,
         Freshness::Stale => node.read_stale(look).await,
+        Freshness::Lease => node.read_lease(look).await,
     }
     .map_err(refused)
 }
@@ -270,53 +295,9 @@ fn count(machine: &Machine, range: &KeyRange) -> Reply {
 fn refused(error: ReadError) -> Refusal {
     match error {
         ReadError::NotLeader { leader } => Refusal::NotLeader { leader },
-        ReadError::Busy(_) => Refusal::Busy,
+        ReadError::Busy(_) => busy(&error),
         ReadError::StorageFailed => Refusal::StorageFailed,
         ReadError::Stopped => Refusal::Stopping,
-    }
-}
-
-async fn status(node: &Node<Machine>) -> Response {
-    let status = node.status().await.map_err(refused)?;
-    let state = node.read_stale(summary).await.map_err(refused)?;
-    Ok(Reply::Status(Box::new(describe(&status, state))))
-}
-
-fn summary(machine: &Machine) -> StateSummary {
-    StateSummary {
-        index: machine.applied().index,
-        revision: machine.store().revision(),
-        keys: machine.store().len() as u64,
-        sessions: machine.sessions().len() as u64,
-        hash: machine.hash(),
-    }
-}
-
-fn describe(status: &Status, state: StateSummary) -> NodeStatus {
-    let Status { identity, role, hard_state, leader, membership, log, peers, load } = status;
-    NodeStatus {
-        node: identity.node,
-        cluster: identity.cluster,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        role: *role,
-        term: hard_state.term,
-        leader: *leader,
-        last: log.last.index,
-        durable: log.durable,
-        commit: log.commit,
-        applied: log.applied,
-        state,
-        peers: peers
-            .iter()
-            .map(|peer| PeerProgress {
-                node: peer.node,
-                matched: peer.matched,
-                probing: peer.probing,
-                silent_for_ms: u64::try_from(peer.silent_for.as_millis()).unwrap_or(u64::MAX),
-            })
-            .collect(),
-        voters: membership.voters().iter().map(|member| member.node).collect(),
-        storage_failed: load.storage_failed,
     }
 }
 
@@ -428,8 +409,8 @@ mod tests {
     #[test]
     fn what_is_no_request_is_not_understood() {
         assert_eq!(parse(b""), Err(Refusal::Misunderstood(DecodeError::Foreign)));
-        let newer = [&[0xc2, 3][..], &encode_request(&Request::Status)[2..]].concat();
-        let unsupported = DecodeError::UnsupportedVersion { found: 3, newest: 2 };
+        let newer = [&[0xc2, 4][..], &encode_request(&Request::Status)[2..]].concat();
+        let unsupported = DecodeError::UnsupportedVersion { found: 4, newest: 3 };
         assert_eq!(parse(&newer), Err(Refusal::Misunderstood(unsupported)));
     }
 }

@@ -139,6 +139,16 @@ struct Remembered {
     hash: ElementHash,
 }
 
+/// A session as a snapshot holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionImage {
+    id: SessionId,
+    nonce: Nonce,
+    used: Index,
+    floor: Sequence,
+    answers: Vec<(Sequence, Answer)>,
+}
+
 /// What to do with a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -213,6 +223,49 @@ impl Sessions {
         while self.answers > self.limits.answers_max.max(1) && self.sessions.len() > 1 {
             self.forget_least_recent();
         }
+    }
+
+    /// What the table keeps at most.
+    pub(crate) fn limits(&self) -> SessionLimits {
+        self.limits
+    }
+
+    /// All sessions, in the order of their ids.
+    pub(crate) fn images(&self) -> impl Iterator<Item = SessionImage> {
+        self.sessions.iter().map(|(id, Session { nonce, used, floor, answers })| SessionImage {
+            id: *id,
+            nonce: *nonce,
+            used: *used,
+            floor: *floor,
+            answers: answers.iter().map(|(sequence, remembered)| (*sequence, remembered.answer)).collect(),
+        })
+    }
+
+    /// The table with these sessions; `None` if there can be no such table.
+    pub(crate) fn restored(limits: SessionLimits, images: Vec<SessionImage>) -> Option<Self> {
+        let mut table = Self::new(limits);
+        for SessionImage { id, nonce, used, floor, answers } in images {
+            let mut session = Session { nonce, used, floor, answers: BTreeMap::new() };
+            table.digest.add(session.hash(id));
+            for (sequence, answer) in answers {
+                if sequence < floor || sequence >= floor.plus(limits.window) {
+                    return None;
+                }
+                let hash = hash_answer(id, sequence, &answer);
+                table.digest.add(hash);
+                table.answers += 1;
+                if session.answers.insert(sequence, Remembered { answer, hash }).is_some() {
+                    return None;
+                }
+            }
+            let is_new = table.sessions.insert(id, session).is_none()
+                && table.by_nonce.insert(nonce, id).is_none()
+                && table.by_use.insert(used, id).is_none();
+            if !is_new {
+                return None;
+            }
+        }
+        Some(table)
     }
 
     /// How many sessions are open.

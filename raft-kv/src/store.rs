@@ -178,6 +178,31 @@ impl Store {
         page
     }
 
+    /// All pairs, in the order of their keys.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = KeyValue> {
+        self.records.iter().map(|(key, record)| pair(key, record))
+    }
+
+    /// The store with these pairs; `None` if there can be no such store.
+    pub(crate) fn restored(revision: Revision, pairs: Vec<KeyValue>) -> Option<Self> {
+        let mut digest = Digest::default();
+        digest.add(hash_revision(revision));
+        let mut records = BTreeMap::new();
+        for KeyValue { key, value, create_revision, mod_revision, version } in pairs {
+            let key = Key::new(key).ok()?;
+            let metadata = Metadata { create_revision, mod_revision, version };
+            if create_revision > mod_revision || mod_revision > revision {
+                return None;
+            }
+            let hash = hash_record(&key, &value, &metadata);
+            digest.add(hash);
+            if records.insert(key, Record { metadata, value, hash }).is_some() {
+                return None;
+            }
+        }
+        Some(Self { revision, records, digest })
+    }
+
     /// Counts the pairs of `range`, but walks no further than `steps_max` of them. Counting the
     /// whole store takes no step.
     pub fn count(&self, range: &KeyRange, steps_max: usize) -> Count {

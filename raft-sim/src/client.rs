@@ -3,7 +3,7 @@
 //! A write whose end is unknown is not tried again: it may yet happen, and there are no sessions
 //! here that would make it happen once. The history keeps it as open for ever.
 
-use raft_core::{NodeId, RequestId, Time};
+use raft_core::{NodeId, ReadMode, RequestId, Time};
 
 use crate::checks::history::History;
 use crate::machine::{Command, Key};
@@ -36,6 +36,9 @@ enum Kind {
 struct Operation {
     kind: Kind,
     key: Key,
+    mode: ReadMode,
+    /// A read that any node will do for.
+    anywhere: bool,
     give_up_at: Time,
     /// The attempt under way; none between two attempts.
     attempt: Option<RequestId>,
@@ -85,6 +88,11 @@ impl Clients {
         self.clients.len()
     }
 
+    /// There are so many nodes now.
+    pub(crate) fn meet(&mut self, nodes: usize) {
+        self.nodes = self.nodes.max(nodes as u64);
+    }
+
     /// From now on every client must get a write through.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
@@ -129,11 +137,11 @@ impl Clients {
         };
         operation.attempt = Some(attempt);
         self.owners.push(nth);
-        let stray = client.rng.chance(self.plan.strays);
+        let stray = client.rng.chance(self.plan.strays) || operation.anywhere;
         let to = if stray { node_at(client.rng.below(self.nodes) as usize) } else { client.target };
         let padding = client.rng.below(self.plan.padding_max + 1) as usize;
         let travel = client.rng.exponential(self.plan.travel_mean);
-        schedule.plan(now.after(travel), Happening::Request { to, request: attempt, padding });
+        schedule.plan(now.after(travel), Happening::Request { to, request: attempt, padding, mode: operation.mode });
         schedule.plan(now.after(self.plan.timeout), Happening::GiveUp { request: attempt });
     }
 
@@ -190,6 +198,8 @@ impl Client {
             Kind::Put
         };
         let key = self.rng.below(plan.keys) as Key;
-        Operation { kind, key, give_up_at: now.after(plan.timeout * 3), attempt: None }
+        let mode = if self.rng.chance(plan.lease_reads) { ReadMode::Lease } else { ReadMode::Quorum };
+        let anywhere = kind == Kind::Read && self.rng.chance(plan.reads_anywhere);
+        Operation { kind, key, mode, anywhere, give_up_at: now.after(plan.timeout * 3), attempt: None }
     }
 }

@@ -3,7 +3,7 @@
 //! Not cryptographic: nobody in the simulator forges anything. The chained digest of a log names
 //! it together with everything before it, which turns "identical prefix" into one comparison.
 
-use raft_core::{Entry, Payload, Position};
+use raft_core::{Entry, Member, Membership, Payload, Position};
 
 /// Combines two words into one.
 pub fn mix(left: u64, right: u64) -> u64 {
@@ -23,8 +23,23 @@ pub fn chain(before: u64, entry: &Entry) -> u64 {
     let payload = match &entry.payload {
         Payload::Blank => 1,
         Payload::Command(command) => mix(2, of_bytes(command)),
+        Payload::Configuration(membership) => mix(3, of_membership(membership)),
     };
     mix(mix(before, of_position(entry.position())), payload)
+}
+
+/// The digest of a configuration.
+pub fn of_membership(membership: &Membership) -> u64 {
+    let of_member = |hash: u64, member: &Member| {
+        let store = member.store.as_u128();
+        mix(hash, mix(member.node.as_u64(), store as u64 ^ (store >> 64) as u64))
+    };
+    let voters = membership.voters().iter().fold(1, of_member);
+    let outgoing = membership.outgoing().iter().fold(mix(voters, 2), of_member);
+    let learners = membership.learners().iter();
+    let learners = learners
+        .fold(mix(outgoing, 3), |hash, learner| of_member(mix(hash, u64::from(learner.promote)), &learner.member));
+    mix(learners, membership.next_id())
 }
 
 /// The digest of an index with its term.

@@ -1,6 +1,6 @@
 //! Effects: what becomes of what a core asks for, and of what the world has done for it.
 
-use raft_core::{Effect, Event, Message, NodeId, Outcome, RequestId, Rpc, Time};
+use raft_core::{Effect, Event, Message, NodeId, Outcome, ReadMode, RequestId, Rpc, Time};
 
 use crate::checks::{Step, Verdict, ensure};
 use crate::client::Answer;
@@ -12,7 +12,7 @@ use crate::world::{Happening, World};
 
 impl World {
     /// One step of a core: the events go in, the effects come out, are checked and executed.
-    pub(crate) fn step(&mut self, id: NodeId, at: Time, batch: Vec<Event>) -> Verdict {
+    pub(crate) fn step(&mut self, id: NodeId, (at, clock): (Time, Time), batch: Vec<Event>) -> Verdict {
         let now = self.schedule.now();
         let node = &mut self.nodes[slot(id)];
         let Some(process) = &mut node.process else { return Ok(()) };
@@ -43,12 +43,14 @@ impl World {
         self.checks.on_step(&Step {
             node: id,
             now,
+            clock,
             inbox,
             effects: &effects,
             before: &before,
             after: &process.status,
             disks: &self.disks,
         })?;
+        self.on_configurations();
         self.execute_all(id, &mut effects)?;
         self.effects = effects;
         self.arm(id);
@@ -78,17 +80,12 @@ impl World {
         match effect {
             Effect::Send { to, rpc } => self.send(id, to, rpc),
             Effect::Persist { seq, hard_state, entries } => {
-                self.disks[slot(id)].write(Write { seq, hard_state, entries });
+                let hard_state = hard_state.map(|hard_state| *hard_state);
+                self.disks[slot(id)].write(Write::Log { seq, hard_state, entries });
                 self.sync(id);
             }
-            Effect::Apply { entries, tokens } => {
-                let Some(process) = &mut node.process else { return Ok(()) };
-                if process.hand_over(HandOver { entries, tokens }) {
-                    let takes = self.chance.process.exponential(self.plan.process.apply_mean);
-                    self.schedule.plan(now.after(takes), Happening::Applied { node: id, life });
-                }
-            }
-            Effect::Reply { request, outcome } => return self.on_reply(id, request, outcome),
+            Effect::Apply { entries, tokens } => self.hand_over(id, HandOver::Entries { entries, tokens }),
+            Effect::Reply { request, outcome } => return self.on_reply(id, request, &outcome),
             Effect::ReadLog { id: read, from, through, max_bytes, .. } => {
                 self.counts.log_reads += 1;
                 let lost = self.chance.log_read.chance(self.plan.disk.read_failures / 2);
@@ -96,6 +93,21 @@ impl World {
                     let takes = self.chance.log_read.exponential(self.plan.disk.sync_mean);
                     let event = Happening::LogRead { node: id, life, id: read, from, through, max_bytes };
                     self.schedule.plan(now.after(takes), event);
+                }
+            }
+            Effect::TakeSnapshot { meta } => self.hand_over(id, HandOver::Take { meta }),
+            Effect::SendSnapshot { to, meta } => self.send_snapshot(id, to, meta.last),
+            Effect::InstallSnapshot { seq, meta } => {
+                let snapshot = self.arrived_snapshot(id, &meta)?;
+                self.counts.snapshots_installed += 1;
+                self.disks[slot(id)].write(Write::Install { seq, snapshot: snapshot.clone() });
+                self.sync(id);
+                self.hand_over(id, HandOver::Install { seq, snapshot });
+            }
+            Effect::Compact { through } => {
+                if !self.chance.snapshot.chance(self.plan.snapshots.losses) {
+                    self.disks[slot(id)].write(Write::Compact { through });
+                    self.sync(id);
                 }
             }
             Effect::Configured { .. } | Effect::Observe(_) => {}
@@ -110,10 +122,10 @@ impl World {
         let (from, life) = (status.identity.peer(), node.life);
         let transit = self.network.send(now, (id, to));
         if let Some(at) = transit.duplicate {
-            self.schedule.plan(at, Happening::Arrive { from, to, rpc: rpc.clone() });
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc: rpc.clone(), sent: now });
         }
         if let Some(at) = transit.arrival {
-            self.schedule.plan(at, Happening::Arrive { from, to, rpc });
+            self.schedule.plan(at, Happening::Arrive { from, to, rpc, sent: now });
         }
         if let Some(at) = transit.notice {
             self.schedule.plan(at, Happening::Notice { node: id, life, peer: to });
@@ -127,18 +139,26 @@ impl World {
             let spike = if self.chance.disk.chance(self.plan.disk.spikes) { 100 } else { 1 };
             let takes =
                 self.chance.disk.exponential(self.plan.disk.sync_mean.saturating_mul(node.disk_factor.max(spike)));
-            self.schedule.plan(now.after(takes), Happening::Synced { node: id, life: node.life });
+            let at = now.after(takes).max(node.disk_stalled_until);
+            self.schedule.plan(at, Happening::Synced { node: id, life: node.life });
         }
     }
 
     pub(crate) fn on_synced(&mut self, id: NodeId, life: u64) -> Verdict {
+        let stalled_until = self.nodes[slot(id)].disk_stalled_until;
         if self.nodes[slot(id)].alive(life).is_none() {
             return Ok(());
         }
+        if stalled_until > self.schedule.now() {
+            self.schedule.plan(stalled_until, Happening::Synced { node: id, life });
+            return Ok(());
+        }
         let disk = &mut self.disks[slot(id)];
-        let Some(seq) = disk.finish_sync() else { return Ok(()) };
+        let newest = disk.finish_sync();
         self.checks.on_synced(id, disk)?;
-        self.give(id, Event::Persisted { seq });
+        if let Some(seq) = newest {
+            self.give(id, Event::Persisted { seq });
+        }
         self.sync(id);
         Ok(())
     }
@@ -150,6 +170,12 @@ impl World {
             return Ok(());
         }
         let Some(process) = &mut node.process else { return Ok(()) };
+        // A machine that keeps its own state must not be ahead of the log after a crash.
+        let waits = |seq| self.plan.process.durable_machine && self.disks[slot(id)].synced() < seq;
+        if process.installs().is_some_and(waits) {
+            self.look_again(id, life);
+            return Ok(());
+        }
         let Some(done) = process.apply(&mut node.machine) else { return Ok(()) };
         if process.is_applying() {
             let takes = self.chance.process.exponential(self.plan.process.apply_mean);
@@ -157,23 +183,41 @@ impl World {
         }
         self.checks.on_applied(id, &node.machine)?;
         let applied = node.machine.applied();
-        for (index, request) in done.tokens {
+        let tokens = match done {
+            HandOver::Entries { tokens, .. } => tokens,
+            HandOver::Install { .. } => Vec::new(),
+            HandOver::Take { meta } => return self.take_snapshot(id, &meta),
+        };
+        for (index, request) in tokens {
             self.checks.history.on_acknowledged(id, request, index)?;
             self.answer(request, Answer::Done);
         }
         self.give(id, Event::Applied { index: applied });
+        if self.chance.snapshot.chance(self.plan.snapshots.offers) {
+            return self.offer_snapshot(id);
+        }
         Ok(())
     }
 
-    fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: Outcome) -> Verdict {
+    fn on_reply(&mut self, id: NodeId, request: RequestId, outcome: &Outcome) -> Verdict {
+        if self.checks.history.errand(request).is_some() {
+            self.on_errand_ended(outcome);
+            return Ok(());
+        }
         match outcome {
             Outcome::ReadReady { index } => {
-                self.checks.history.on_read(id, request, index, &self.nodes[slot(id)].machine)?;
+                self.checks.history.on_read(id, request, *index, &self.nodes[slot(id)].machine)?;
                 self.answer(request, Answer::Done);
             }
-            Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader }),
+            Outcome::NotLeader { leader } => self.answer(request, Answer::TryAgain { leader: *leader }),
             Outcome::Busy(_) | Outcome::StorageFailed => self.answer(request, Answer::TryAgain { leader: None }),
             Outcome::Unknown { .. } => self.answer(request, Answer::Unknown),
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {}
         }
         Ok(())
     }
@@ -186,7 +230,7 @@ impl World {
         }
     }
 
-    pub(crate) fn on_request(&mut self, to: NodeId, request: RequestId, padding: usize) {
+    pub(crate) fn on_request(&mut self, to: NodeId, request: RequestId, padding: usize, mode: ReadMode) {
         if self.nodes[slot(to)].process.is_none() {
             // The connection is refused: nobody has heard of the request.
             self.answer(request, Answer::TryAgain { leader: None });
@@ -195,7 +239,7 @@ impl World {
         self.checks.history.on_handed_over(to, request);
         let event = match self.checks.history.command(request) {
             Some(command) => Event::Propose { request, command: command.encode(padding) },
-            None => Event::Read { request },
+            None => Event::Read { request, mode },
         };
         self.give(to, event);
     }

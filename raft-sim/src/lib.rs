@@ -43,6 +43,7 @@
 //!   registers in [`machine`].
 #![forbid(unsafe_code)]
 
+mod bulk;
 pub mod checks;
 mod client;
 pub mod digest;
@@ -52,6 +53,7 @@ pub mod machine;
 mod nemesis;
 mod network;
 mod node;
+mod operator;
 pub mod plan;
 mod report;
 pub mod rng;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use raft_core::{Index, Position, RequestId, StateMachine};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use raft_core::{Index, Position, RequestId, RestoreError, StateMachine};
 
 use crate::digest::{mix, of_position};
 
@@ -82,7 +82,7 @@ impl Command {
 ///
 /// Invariant: `fingerprint` covers every command applied and every answer given so far, so two
 /// machines with equal fingerprints have the same history.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
     values: BTreeMap<Key, Vec<u64>>,
     applied: Index,
@@ -103,6 +103,38 @@ impl Registers {
     /// A digest of all that has happened to this machine.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// All registers that hold something.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &[u64])> {
+        self.values.iter().map(|(key, value)| (*key, value.as_slice()))
+    }
+
+    /// The whole machine as bytes: equal machines, equal bytes.
+    pub fn image(&self) -> Bytes {
+        let length = self.values.values().map(|value| 6 + 8 * value.len()).sum::<usize>();
+        let mut bytes = BytesMut::with_capacity(16 + length);
+        bytes.put_u64_le(self.applied.as_u64());
+        bytes.put_u64_le(self.fingerprint);
+        for (key, value) in &self.values {
+            bytes.put_u16_le(*key);
+            bytes.put_u32_le(value.len() as u32);
+            value.iter().for_each(|attempt| bytes.put_u64_le(*attempt));
+        }
+        bytes.freeze()
+    }
+
+    /// The machine that [`Registers::image`] wrote; `None` if these are not its bytes.
+    pub fn of_image(bytes: &Bytes) -> Option<Self> {
+        let mut rest = bytes.as_ref();
+        let (applied, fingerprint) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
+        let mut values = BTreeMap::new();
+        while !rest.is_empty() {
+            let (key, length) = (rest.try_get_u16_le().ok()?, rest.try_get_u32_le().ok()?);
+            let value: Option<Vec<u64>> = (0..length).map(|_| rest.try_get_u64_le().ok()).collect();
+            values.insert(key, value?);
+        }
+        Some(Self { values, applied: Index::new(applied), fingerprint })
     }
 
     /// Executes a command; returns the digest of what the register held before.
@@ -142,5 +174,14 @@ impl StateMachine for Registers {
             }
         };
         Bytes::copy_from_slice(&answer.to_le_bytes())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        self.image()
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        *self = Self::of_image(snapshot).ok_or_else(|| RestoreError { reason: "these are no registers".to_owned() })?;
+        Ok(())
     }
 }

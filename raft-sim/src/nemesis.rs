@@ -6,7 +6,7 @@ use raft_core::{Event, NodeId, Time};
 
 use crate::checks::Verdict;
 use crate::network::Link;
-use crate::plan::FaultKind;
+use crate::plan::{FaultKind, SnapshotPlan};
 use crate::rng::{CERTAIN, Rng};
 use crate::world::{Happening, World};
 use crate::{node_at, slot};
@@ -15,14 +15,14 @@ use crate::{node_at, slot};
 #[derive(Debug)]
 pub(crate) struct Nemesis {
     rngs: BTreeMap<FaultKind, Rng>,
-    /// The time of faults is over.
-    calm: bool,
+    /// When the time of faults was over.
+    calm: Option<Time>,
 }
 
 impl Nemesis {
     pub(crate) fn new(root: &Rng) -> Self {
         let rngs = FaultKind::ALL.into_iter().map(|kind| (kind, root.fork(&format!("nemesis/{kind:?}"))));
-        Self { rngs: rngs.collect(), calm: false }
+        Self { rngs: rngs.collect(), calm: None }
     }
 
     fn rng(&mut self, kind: FaultKind) -> &mut Rng {
@@ -48,17 +48,22 @@ impl World {
     }
 
     pub(crate) fn on_episode(&mut self, kind: FaultKind) -> Verdict {
-        if self.nemesis.calm {
+        if self.is_calm() {
             return Ok(());
         }
-        let rest = self.nemesis.rng(kind).exponential(self.plan.episode_mean);
+        // What operators do they do more often than disaster strikes.
+        let mean = match kind {
+            FaultKind::Membership | FaultKind::Transfer | FaultKind::SnapshotRequest => self.plan.episode_mean / 3,
+            _ => self.plan.episode_mean,
+        };
+        let rest = self.nemesis.rng(kind).exponential(mean);
         self.schedule.plan(self.now().after(rest), Happening::Episode { kind });
         self.strike(kind)
     }
 
     /// A fault that every run has strikes; a leader crash waits for a leader.
     pub(crate) fn on_required(&mut self, kind: FaultKind) -> Verdict {
-        if self.nemesis.calm {
+        if self.is_calm() {
             return Ok(());
         }
         if kind == FaultKind::LeaderCrash && self.leader().is_none() {
@@ -67,6 +72,23 @@ impl World {
             return Ok(());
         }
         self.strike(kind)
+    }
+
+    /// Whether the time of faults is over.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.nemesis.calm.is_some()
+    }
+
+    /// Whether a message from the time of faults comes so late that it would disturb the peace: an
+    /// order to take over, for instance, counts as long as its term lasts.
+    pub(crate) fn is_out_of_time(&self, sent: Time) -> bool {
+        let grace = self.plan.timing.election_timeout_max * 2;
+        self.nemesis.calm.is_some_and(|healed| sent < healed && self.now() > healed.after(grace))
+    }
+
+    /// A fault follows on something, unless all is healed by now.
+    pub(crate) fn on_chained(&mut self, kind: FaultKind) -> Verdict {
+        if self.is_calm() { Ok(()) } else { self.strike(kind) }
     }
 
     fn strike(&mut self, kind: FaultKind) -> Verdict {
@@ -91,7 +113,7 @@ impl World {
             },
             FaultKind::PowerLoss => {
                 self.counts.other_faults += 1;
-                (0..self.plan.nodes).map(node_at).try_for_each(|node| self.crash(node))
+                (0..self.plan.nodes_max).map(node_at).try_for_each(|node| self.crash(node))
             }
             FaultKind::Pause => {
                 self.pause();
@@ -105,26 +127,54 @@ impl World {
                 self.fail_disk();
                 Ok(())
             }
-            FaultKind::Loss
+            FaultKind::DiskStall => {
+                self.stall_disk();
+                Ok(())
+            }
+            FaultKind::DiskFull => {
+                self.fill_disk();
+                Ok(())
+            }
+            FaultKind::Membership => {
+                self.change_membership();
+                Ok(())
+            }
+            FaultKind::Transfer => {
+                self.transfer_leadership();
+                Ok(())
+            }
+            FaultKind::SnapshotRequest => {
+                self.request_snapshot();
+                Ok(())
+            }
+            FaultKind::DrainStall
+            | FaultKind::Loss
             | FaultKind::DelaySpikes
             | FaultKind::Duplication
             | FaultKind::Reordering
             | FaultKind::EffectCrash
             | FaultKind::LateTimers
-            | FaultKind::LogReadFailure => Ok(()),
+            | FaultKind::LogReadFailure
+            | FaultKind::SnapshotLoss
+            | FaultKind::SnapshotFailure => Ok(()),
         }
     }
 
     /// A cut that was planned begins, unless all is healed by now.
     pub(crate) fn on_cut(&mut self, links: &[Link]) {
-        if !self.nemesis.calm {
+        if !self.is_calm() {
             self.network.cut(links);
         }
     }
 
+    /// Everybody who is there, running or not.
+    fn existing(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|node| node.exists && !node.retired).map(|node| node.id).collect()
+    }
+
     fn any_node(&mut self, kind: FaultKind) -> NodeId {
-        let nodes = self.plan.nodes as u64;
-        node_at(self.nemesis.rng(kind).below(nodes) as usize)
+        let nodes = self.existing();
+        *self.nemesis.rng(kind).pick(&nodes)
     }
 
     /// The leader, every second time and if there is one; otherwise any node.
@@ -137,8 +187,7 @@ impl World {
     /// Cuts links of a shape, for at least an election timeout.
     fn strike_links(&mut self, kind: FaultKind) {
         let leader = self.leader().map(|(_, leader)| leader);
-        let (nodes, timeout) = (self.plan.nodes, self.plan.timing.election_timeout_max);
-        let all: Vec<NodeId> = (0..nodes).map(node_at).collect();
+        let (all, timeout) = (self.existing(), self.plan.timing.election_timeout_max);
         let rng = self.nemesis.rng(kind);
         let any = *rng.pick(&all);
         let links = match kind {
@@ -154,13 +203,18 @@ impl World {
                 broken.into_iter().flat_map(|(from, to)| [(from, to), (to, from)]).collect()
             }
             FaultKind::Flapping => {
-                let other = node_at((slot(any) + 1 + rng.below(nodes as u64 - 1) as usize) % nodes);
+                let others: Vec<NodeId> = all.iter().copied().filter(|other| *other != any).collect();
+                if others.is_empty() {
+                    return;
+                }
+                let other = *rng.pick(&others);
                 vec![(any, other), (other, any)]
             }
             _ => {
                 // A proper part of the nodes: neither nobody nor everybody.
-                let side = rng.between(1, (1 << nodes) - 2);
-                between_sides(&all, |node| side >> slot(node) & 1 == 1)
+                let side = rng.between(1, (1 << all.len().max(2)) - 2);
+                let place = |node| all.iter().position(|other| *other == node).unwrap_or_default();
+                between_sides(&all, |node| side >> place(node) & 1 == 1)
             }
         };
         let lasting = timeout + rng.exponential(timeout * 4);
@@ -186,7 +240,7 @@ impl World {
         // has to give up, and when another one may already have committed something.
         let lasting = if rng.chance(CERTAIN / 2) { rng.duration(min, max + min / 4) } else { rng.exponential(max * 2) };
         let until = self.now().after(lasting);
-        self.counts.other_faults += 1;
+        self.counts.pauses += 1;
         let node = &mut self.nodes[slot(node)];
         node.paused_until = node.paused_until.max(until);
     }
@@ -200,6 +254,34 @@ impl World {
         self.counts.other_faults += 1;
         self.nodes[slot(id)].disk_factor = factor;
         self.schedule.plan(recovered_at, Happening::DiskRecovered { node: id });
+    }
+
+    /// No sync ends for a while, whose length has to do with how long a leader puts up with it.
+    fn stall_disk(&mut self) {
+        let id = self.leader_or_any(FaultKind::DiskStall);
+        let (limit, timeout) = (self.plan.timing.stall_limit, self.plan.timing.election_timeout_max);
+        let rng = self.nemesis.rng(FaultKind::DiskStall);
+        let longest = limit.min(timeout * 8);
+        let until = self.schedule.now().after(longest / 2 + rng.exponential(longest));
+        self.counts.disk_stalls += 1;
+        let node = &mut self.nodes[slot(id)];
+        node.disk_stalled_until = node.disk_stalled_until.max(until);
+    }
+
+    /// One disk is full; or they all are, since they have the same size and hold the same.
+    fn fill_disk(&mut self) {
+        let one = self.leader_or_any(FaultKind::DiskFull);
+        let (everybody, timeout) = (self.existing(), self.plan.timing.election_timeout_max);
+        let rng = self.nemesis.rng(FaultKind::DiskFull);
+        let full = if rng.chance(CERTAIN / 5) { everybody } else { vec![one] };
+        for id in full {
+            let lasting = self.nemesis.rng(FaultKind::DiskFull).exponential(timeout * 6);
+            let at = self.schedule.now().after(lasting);
+            self.counts.disks_full += 1;
+            self.nodes[slot(id)].disk_full = true;
+            self.give(id, Event::StorageFull);
+            self.schedule.plan(at, Happening::SpaceAgain { node: id });
+        }
     }
 
     fn fail_disk(&mut self) {
@@ -219,22 +301,25 @@ impl World {
     pub(crate) fn heal(&mut self) -> Verdict {
         let now = self.now();
         self.trace.record(now, &[51], || "nemesis: everything is healed");
-        self.nemesis.calm = true;
+        self.nemesis.calm = Some(now);
         self.network.heal();
         self.clients.heal();
         self.plan.process.effect_crashes = 0;
+        self.plan.process.stalls = 0;
         self.plan.process.timer_lag_mean = std::time::Duration::ZERO;
         // A state machine slower than its clients are eager never catches up, whoever leads.
         let quick = self.plan.timing.heartbeat_interval / 50;
         self.plan.process.apply_mean = self.plan.process.apply_mean.min(quick);
         self.plan.disk.spikes = 0;
         self.plan.disk.read_failures = 0;
-        for place in 0..self.plan.nodes {
+        self.plan.snapshots = SnapshotPlan { losses: 0, failures: 0, offers: 0, ..self.plan.snapshots };
+        for place in 0..self.plan.nodes_max {
             let id = node_at(place);
             if self.disks[place].has_failed() {
                 self.crash(id)?;
             }
             self.nodes[place].disk_factor = 1;
+            self.schedule.plan(now, Happening::SpaceAgain { node: id });
             self.wake(id);
             self.start(id)?;
         }

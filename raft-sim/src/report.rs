@@ -51,6 +51,16 @@ impl Totals {
         sum.counts.partitions += summary.counts.partitions;
         sum.counts.other_faults += summary.counts.other_faults;
         sum.counts.log_reads += summary.counts.log_reads;
+        sum.counts.pauses += summary.counts.pauses;
+        sum.counts.stalls += summary.counts.stalls;
+        sum.counts.disk_stalls += summary.counts.disk_stalls;
+        sum.counts.disks_full += summary.counts.disks_full;
+        sum.counts.changes += summary.counts.changes;
+        sum.counts.changes_refused += summary.counts.changes_refused;
+        sum.counts.transfers += summary.counts.transfers;
+        sum.counts.snapshots_taken += summary.counts.snapshots_taken;
+        sum.counts.snapshots_sent += summary.counts.snapshots_sent;
+        sum.counts.snapshots_installed += summary.counts.snapshots_installed;
         sum.counts.steps += summary.counts.steps;
         sum.traffic.sent += summary.traffic.sent;
         sum.traffic.lost += summary.traffic.lost;
@@ -84,6 +94,21 @@ impl fmt::Display for Totals {
             f,
             "messages           {} sent, {} lost, {} duplicated, {} reordered",
             traffic.sent, traffic.lost, traffic.duplicated, traffic.reordered
+        )?;
+        writeln!(
+            f,
+            "standstill         {} pauses, {} stalls before a step; {} disks stalled, {} full",
+            counts.pauses, counts.stalls, counts.disk_stalls, counts.disks_full
+        )?;
+        writeln!(
+            f,
+            "membership         {} configurations committed, {} changes refused; {} transfers",
+            counts.changes, counts.changes_refused, counts.transfers
+        )?;
+        writeln!(
+            f,
+            "snapshots          {} taken, {} sent, {} installed",
+            counts.snapshots_taken, counts.snapshots_sent, counts.snapshots_installed
         )?;
         writeln!(
             f,

@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use raft_core::{RoleKind, Time};
+use raft_core::{Member, Priority, RoleKind, Time};
 
 use crate::checks::{Invariant, Verdict, Violation, ensure};
 use crate::network::Traffic;
-use crate::plan::Plan;
+use crate::plan::{FaultKind, Plan};
+use crate::slot;
 use crate::trace::{Sink, Trace};
 use crate::world::{Counts, Happening, World};
 
@@ -132,7 +133,13 @@ impl World {
     /// the disks catch up, and the messages travel.
     fn elect(&mut self) -> Result<Duration, Violation> {
         let healed_at = self.now();
-        let limit = self.patience(4);
+        // Who would rather not lead, or could not for want of space, waits up to three times as long; and a
+        // promise to the leader before must have run out.
+        let waits = self.plan.has(FaultKind::DiskFull)
+            || self.plan.priorities.iter().any(|priority| *priority != Priority::High);
+        let timeouts = if waits { 12 } else { 4 } + u32::from(self.plan.leases.is_some());
+        let limit = self.patience(timeouts);
+        let limit = limit + limit / 1_000_000 * self.plan.drift_ppm() * 2;
         let elected = self.run_until(healed_at.after(limit), World::all_follow)?;
         ensure!(elected, Liveness, "{limit:?} after healing there is no leader whom all follow: {}", self.picture());
         Ok(self.now().since(healed_at))
@@ -146,8 +153,12 @@ impl World {
 
     fn all_follow(&self) -> bool {
         let Some((term, leader)) = self.leader() else { return false };
-        self.nodes.iter().all(|node| {
-            node.status().is_some_and(|status| {
+        // Those in the configuration in force: whoever is on its way out is told last, and who is on
+        // its way in starts when that is committed.
+        let Some(leads) = self.nodes[slot(leader)].status() else { return false };
+        let there = |member: &Member| self.nodes[slot(member.node)].exists;
+        leads.configuration.membership.members().filter(there).all(|member| {
+            self.nodes[slot(member.node)].status().is_some_and(|status| {
                 status.hard_state.term == term
                     && status.leader == Some(leader)
                     && (status.role == RoleKind::Follower || status.identity.node == leader)
@@ -183,17 +194,19 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let last = self.checks.commits.last();
         self.all_follow()
-            && self.nodes.iter().all(|node| {
-                node.status().is_some_and(|status| {
+            && self.is_settled()
+            && self.members().all(|node| {
+                self.nodes[slot(node)].status().is_some_and(|status| {
                     let log = status.log;
                     log.last.index == last && log.commit == last && log.applied == last && log.durable == last
-                }) && self.checks.history.is_idle(node.id)
+                }) && self.checks.history.is_idle(node)
             })
     }
 
     fn at_end(&self) -> Verdict {
-        let statuses: Vec<_> = self.nodes.iter().filter_map(|node| node.status().cloned()).collect();
-        let machines: Vec<_> = self.nodes.iter().map(|node| &node.machine).collect();
+        let members: Vec<_> = self.members().map(|node| &self.nodes[slot(node)]).collect();
+        let statuses: Vec<_> = members.iter().filter_map(|node| node.status().cloned()).collect();
+        let machines: Vec<_> = members.iter().map(|node| &node.machine).collect();
         self.checks.at_end(&statuses, &machines)
     }
 
@@ -229,15 +242,18 @@ impl World {
 
     /// The cluster in one line, for a message.
     fn picture(&self) -> String {
-        let nodes = self.nodes.iter().map(|node| match node.status() {
+        let configuration = self.checks.commits.configuration();
+        let committed = format!("committed {} in {}; ", self.checks.commits.last(), configuration.membership);
+        let nodes = self.nodes.iter().filter(|node| node.exists && !node.retired).map(|node| match node.status() {
             None => format!("{} down", node.id),
             Some(status) => {
                 let log = status.log;
                 format!(
-                    "{}@{} {} log={} durable={} commit={} applied={} {:?}",
+                    "{}@{} {} in {} log={} durable={} commit={} applied={} {:?}",
                     node.id,
                     status.hard_state.term,
                     status.role,
+                    status.configuration.membership,
                     log.last,
                     log.durable,
                     log.commit,
@@ -246,6 +262,6 @@ impl World {
                 )
             }
         });
-        nodes.collect::<Vec<_>>().join("; ")
+        committed + &nodes.collect::<Vec<_>>().join("; ")
     }
 }

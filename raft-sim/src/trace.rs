@@ -7,9 +7,13 @@ use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::io::Write;
 
-use raft_core::{Effect, Entries, Event, LogReadOutcome, NodeId, Outcome, Position, Rpc, Term, Time, Verdict};
+use raft_core::{
+    Change, Effect, Entries, Event, LogReadOutcome, NodeId, Outcome, Position, ReadMode, Rpc, SnapshotFate, Term, Time,
+    Verdict,
+};
 
-use crate::digest::{mix, of_position};
+use crate::digest::{mix, of_membership, of_position};
+use crate::rng::nanos;
 
 /// Where the words of a trace go.
 pub enum Sink {
@@ -96,10 +100,39 @@ impl Trace {
                 let words = [3, node, request.as_u64(), command.len() as u64];
                 self.record(now, &words, || format!("{speaker} is asked to propose, request {request}"));
             }
-            Event::Read { request } => {
-                let words = [4, node, request.as_u64()];
-                self.record(now, &words, || format!("{speaker} is asked to read, request {request}"));
+            Event::Read { request, mode } => {
+                let words = [4, node, request.as_u64(), u64::from(*mode == ReadMode::Lease)];
+                self.record(now, &words, || format!("{speaker} is asked to read, request {request} {mode:?}"));
             }
+            Event::ChangeMembership { request, expected, changes } => {
+                let words = [11, node, request.as_u64(), expected.as_u64(), digest_of_changes(changes)];
+                self.record(now, &words, || {
+                    format!("{speaker} is asked to change configuration {expected}: {changes:?}, request {request}")
+                });
+            }
+            Event::TransferLeadership { request, to } => {
+                let words = [12, node, request.as_u64(), to.map_or(0, NodeId::as_u64)];
+                self.record(now, &words, || format!("{speaker} is asked to hand over to {to:?}, request {request}"));
+            }
+            Event::RequestSnapshot { request } => {
+                let words = [13, node, request.as_u64()];
+                self.record(now, &words, || format!("{speaker} is asked for a snapshot, request {request}"));
+            }
+            Event::SnapshotTaken { index, bytes } => {
+                let words = [14, node, index.as_u64(), bytes.unwrap_or(u64::MAX)];
+                self.record(now, &words, || format!("{speaker} has a snapshot of {index}: {bytes:?} bytes"));
+            }
+            Event::SnapshotProgress { last, received } => {
+                let words = [15, node, of_position(*last), *received];
+                self.record(now, &words, || format!("{speaker} has {received} bytes of snapshot {last}"));
+            }
+            Event::SnapshotReceived { last, complete } => {
+                let words = [16, node, of_position(*last), u64::from(*complete)];
+                let fate = if *complete { "complete" } else { "lost" };
+                self.record(now, &words, || format!("{speaker} snapshot {last} is {fate}"));
+            }
+            Event::StorageFull => self.record(now, &[17, node], || format!("{speaker} storage is full")),
+            Event::StorageReady => self.record(now, &[18, node], || format!("{speaker} storage has space again")),
             Event::Persisted { seq } => {
                 self.record(now, &[5, node, seq.as_u64()], || format!("{speaker} persisted #{seq}"));
             }
@@ -131,7 +164,7 @@ impl Trace {
                 self.record(now, &words, || format!("{speaker} → {to} {rpc}"));
             }
             Effect::Persist { seq, hard_state, entries } => {
-                let (term, vote) = hard_state.map_or((0, 0), |hard_state| {
+                let (term, vote) = hard_state.as_ref().map_or((0, 0), |hard_state| {
                     (hard_state.term.as_u64(), hard_state.voted_for.map_or(0, NodeId::as_u64))
                 });
                 let words = [22, node, seq.as_u64(), term, vote, digest_of_entries(entries)];
@@ -151,18 +184,32 @@ impl Trace {
                 self.record(now, &words, || format!("{speaker} apply {entries} with {} answers", tokens.len()));
             }
             Effect::Reply { request, outcome } => {
-                let words = [24, node, request.as_u64(), digest_of_outcome(*outcome)];
+                let words = [24, node, request.as_u64(), digest_of_outcome(outcome)];
                 self.record(now, &words, || format!("{speaker} reply to request {request}: {outcome:?}"));
             }
             Effect::ReadLog { id, purpose, from, through, max_bytes } => {
                 let words = [25, node, id.as_u64(), from.as_u64(), through.as_u64(), *max_bytes];
                 self.record(now, &words, || format!("{speaker} read log {id} for {purpose:?}: {from} to {through}"));
             }
-            Effect::Configured { membership } => {
-                let words = [26, node, membership.voters().len() as u64];
-                self.record(now, &words, || {
-                    format!("{speaker} is configured with {} voters", membership.voters().len())
-                });
+            Effect::Configured { configuration } => {
+                let raft_core::Configuration { index, membership } = configuration;
+                let words = [26, node, index.as_u64(), of_membership(membership)];
+                self.record(now, &words, || format!("{speaker} is in configuration {index}: {membership}"));
+            }
+            Effect::TakeSnapshot { meta } => {
+                let words = [28, node, of_position(meta.last), meta.configuration.index.as_u64()];
+                self.record(now, &words, || format!("{speaker} take snapshot {}", meta.last));
+            }
+            Effect::SendSnapshot { to, meta } => {
+                let words = [29, node, to.as_u64(), of_position(meta.last)];
+                self.record(now, &words, || format!("{speaker} send snapshot {} to {to}", meta.last));
+            }
+            Effect::InstallSnapshot { seq, meta } => {
+                let words = [30, node, seq.as_u64(), of_position(meta.last)];
+                self.record(now, &words, || format!("{speaker} install snapshot #{seq} {}", meta.last));
+            }
+            Effect::Compact { through } => {
+                self.record(now, &[31, node, through.as_u64()], || format!("{speaker} compact through {through}"));
             }
             Effect::Observe(observation) => self.record(now, &[27, node], || format!("{}{observation}", speaker.node)),
         }
@@ -203,13 +250,28 @@ fn digest_of_verdict(verdict: Verdict) -> u64 {
     }
 }
 
-fn digest_of_outcome(outcome: Outcome) -> u64 {
+fn digest_of_changes(changes: &[Change]) -> u64 {
+    changes.iter().fold(changes.len() as u64, |hash, change| match change {
+        Change::AddLearner { store, promote } => mix(mix(hash, store.as_u128() as u64), u64::from(*promote)),
+        Change::Promote { node } => mix(mix(hash, 2), node.as_u64()),
+        Change::Demote { node } => mix(mix(hash, 3), node.as_u64()),
+        Change::Remove { node } => mix(mix(hash, 4), node.as_u64()),
+    })
+}
+
+fn digest_of_outcome(outcome: &Outcome) -> u64 {
     match outcome {
         Outcome::ReadReady { index } => mix(1, index.as_u64()),
         Outcome::NotLeader { leader } => mix(2, leader.map_or(0, NodeId::as_u64)),
         Outcome::Busy(_) => 3,
         Outcome::Unknown { leader } => mix(4, leader.map_or(0, NodeId::as_u64)),
         Outcome::StorageFailed => 5,
+        Outcome::Changed { configuration, node } => mix(mix(6, configuration.as_u64()), node.map_or(0, NodeId::as_u64)),
+        Outcome::NotChanged(_) => 7,
+        Outcome::Transferred { leader } => mix(8, leader.map_or(0, NodeId::as_u64)),
+        Outcome::NotTransferred(_) => 9,
+        Outcome::SnapshotTaken { last } => mix(10, of_position(*last)),
+        Outcome::SnapshotFailed => 11,
     }
 }
 
@@ -218,7 +280,9 @@ fn digest_of_rpc(rpc: &Rpc) -> u64 {
     match rpc {
         Rpc::PreVote { campaign, last, .. } => fold(&[1, campaign.boot.as_u64(), campaign.number, of_position(*last)]),
         Rpc::PreVoteReply { campaign, verdict, .. } => fold(&[2, campaign.number, digest_of_verdict(*verdict)]),
-        Rpc::Vote { last, .. } => fold(&[3, of_position(*last)]),
+        Rpc::Vote { last, ordered_in, .. } => {
+            fold(&[3, of_position(*last), ordered_in.map_or(0, |term| term.as_u64() + 1)])
+        }
         Rpc::VoteReply { verdict, .. } => fold(&[4, digest_of_verdict(*verdict)]),
         Rpc::Append(append) => fold(&[
             5,
@@ -235,11 +299,30 @@ fn digest_of_rpc(rpc: &Rpc) -> u64 {
             of_position(rejection.hint),
             rejection.commit.as_u64(),
         ]),
-        Rpc::Heartbeat { round, commit, .. } => fold(&[8, round.as_u64(), commit.as_u64()]),
-        Rpc::HeartbeatReply { round, matched, verified, .. } => {
-            fold(&[9, round.as_u64(), matched.as_u64(), verified.as_u64()])
+        Rpc::Heartbeat { round, commit, promise, .. } => fold(&[8, round.as_u64(), commit.as_u64(), nanos(*promise)]),
+        Rpc::HeartbeatReply { round, matched, verified, granted, .. } => {
+            fold(&[9, round.as_u64(), matched.as_u64(), verified.as_u64(), nanos(*granted)])
         }
         Rpc::CommitNotice { commit, .. } => fold(&[10, commit.as_u64()]),
         Rpc::TermOver { .. } => fold(&[11]),
+        Rpc::TimeoutNow { .. } => fold(&[12]),
+        Rpc::Resigned { .. } => fold(&[13]),
+        Rpc::InstallSnapshot(offer) => {
+            fold(&[14, offer.round.as_u64(), of_position(offer.meta.last), offer.source.as_u64()])
+        }
+        Rpc::SnapshotStatus { last, fate, .. } => {
+            let fate = match fate {
+                SnapshotFate::Received(bytes) => *bytes,
+                SnapshotFate::Failed => u64::MAX,
+            };
+            fold(&[15, of_position(*last), fate])
+        }
+        Rpc::Regressed { acknowledged, .. } => fold(&[18, of_position(*acknowledged)]),
+        Rpc::ReadIndex { id, mode, .. } => {
+            fold(&[16, id.boot.as_u64(), id.number, u64::from(*mode == ReadMode::Lease)])
+        }
+        Rpc::ReadIndexReply { id, index, .. } => {
+            fold(&[17, id.boot.as_u64(), id.number, index.map_or(u64::MAX, |index| index.as_u64())])
+        }
     }
 }

@@ -1,20 +1,23 @@
 //! The world: virtual time, in which nodes, disks, a network and clients happen to each other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::{
-    ClusterId, Config, Effect, Event, Index, LogReadOutcome, Member, Membership, NodeId, Peer, ReadId, RequestId,
-    RoleKind, Rpc, StoreId, Term, Time,
+    ClusterId, Config, Effect, Event, Index, Leases, LogReadOutcome, Member, Membership, NodeId, Peer, Position,
+    ReadId, ReadMode, RequestId, RoleKind, Rpc, Term, Time,
 };
 
+use crate::bulk::Transfer;
 use crate::checks::{Checks, Invariant, Verdict, Violation};
 use crate::client::{Answer, Clients};
-use crate::disk::Disk;
+use crate::disk::{Disk, Snapshot};
 use crate::nemesis::Nemesis;
 use crate::network::{Link, Network};
-use crate::node::{Node, Start};
+use crate::node::{Held, Node, Start};
+use crate::operator::Operator;
 use crate::plan::{FaultKind, Plan};
-use crate::rng::Rng;
+use crate::rng::{CERTAIN, Rng};
 use crate::schedule::Schedule;
 use crate::trace::Trace;
 use crate::{node_at, slot};
@@ -23,7 +26,7 @@ use crate::{node_at, slot};
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// A message reaches a node.
-    Arrive { from: Peer, to: NodeId, rpc: Rpc },
+    Arrive { from: Peer, to: NodeId, rpc: Rpc, sent: Time },
     /// A node hears that a channel broke.
     Notice { node: NodeId, life: u64, peer: NodeId },
     /// A process looks into its inbox.
@@ -36,8 +39,16 @@ pub(crate) enum Happening {
     Applied { node: NodeId, life: u64 },
     /// The log reader is done.
     LogRead { node: NodeId, life: u64, id: ReadId, from: Index, through: Index, max_bytes: u64 },
+    /// A snapshot of the own state machine is written.
+    SnapshotTaken { node: NodeId, life: u64, snapshot: Arc<Snapshot> },
+    /// A piece of a snapshot travels.
+    Piece { transfer: Box<Transfer> },
+    /// A snapshot from another node has arrived, and is written.
+    SnapshotStored { node: NodeId, life: u64, snapshot: Arc<Snapshot> },
+    /// A node hears that the rest of a snapshot will not come.
+    SnapshotLost { node: NodeId, life: u64, last: Position },
     /// A client's request reaches a node.
-    Request { to: NodeId, request: RequestId, padding: usize },
+    Request { to: NodeId, request: RequestId, padding: usize, mode: ReadMode },
     /// An answer reaches a client.
     Answer { request: RequestId, answer: Answer },
     /// A client has waited long enough.
@@ -48,12 +59,18 @@ pub(crate) enum Happening {
     Episode { kind: FaultKind },
     /// A fault of this kind strikes as soon as it can: every run has it.
     Required { kind: FaultKind },
+    /// A fault of this kind follows on something.
+    Chained { kind: FaultKind },
+    /// A removed node is stopped for good.
+    Retire { node: NodeId },
     /// Links are cut …
     Cut { links: Vec<Link> },
     /// … and work again.
     Lift { links: Vec<Link> },
     /// A disk is as fast as usual again.
     DiskRecovered { node: NodeId },
+    /// A full disk has space again.
+    SpaceAgain { node: NodeId },
     /// A process with a failed disk is given up.
     Replace { node: NodeId, life: u64 },
     /// A crashed process starts again.
@@ -73,6 +90,26 @@ pub struct Counts {
     pub other_faults: u64,
     /// Log reads: entries that were no longer in memory.
     pub log_reads: u64,
+    /// Processes that stopped for a while.
+    pub pauses: u64,
+    /// Processes that were held up between their inbox and their next step.
+    pub stalls: u64,
+    /// Disks that stood still for a while.
+    pub disk_stalls: u64,
+    /// Disks that had no space for a while.
+    pub disks_full: u64,
+    /// Configurations that were committed.
+    pub changes: u64,
+    /// Changes of the membership that a leader refused.
+    pub changes_refused: u64,
+    /// Times that leadership was handed over on demand.
+    pub transfers: u64,
+    /// Snapshots that state machines were written to.
+    pub snapshots_taken: u64,
+    /// Snapshots that nodes began to send to others.
+    pub snapshots_sent: u64,
+    /// Snapshots that replaced a log.
+    pub snapshots_installed: u64,
     /// Steps of cores.
     pub steps: u64,
 }
@@ -87,13 +124,13 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) checks: Checks,
     pub(crate) nemesis: Nemesis,
+    pub(crate) operator: Operator,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
     pub(crate) chance: Chance,
     /// Reused from step to step.
     pub(crate) effects: Vec<Effect>,
     cluster: ClusterId,
-    membership: Membership,
 }
 
 /// The generators of what is no message and no planned fault.
@@ -107,23 +144,27 @@ pub(crate) struct Chance {
     pub(crate) inbox: Rng,
     pub(crate) start: Rng,
     pub(crate) answer: Rng,
+    pub(crate) snapshot: Rng,
+    pub(crate) stall: Rng,
 }
 
 impl World {
     pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
         let root = Rng::from_seed(plan.seed);
-        let store = |nth: usize| StoreId::new((u128::from(plan.seed) << 64) | (nth as u128 + 1));
+        let store = |nth: usize| Self::store(plan.seed, nth as u128);
         let members = (0..plan.nodes).map(|nth| Member { node: node_at(nth), store: store(nth) });
         let membership = Membership::new(members).expect("because no plan has more nodes than a cluster may have");
-        let disks = (0..plan.nodes).map(|nth| Disk::format(node_at(nth), store(nth))).collect();
+        let membership = Arc::new(membership);
+        let disks = (0..plan.nodes_max).map(|nth| Disk::format(node_at(nth), store(nth), membership.clone())).collect();
         Self {
             schedule: Schedule::new(),
-            network: Network::new(plan.nodes, plan.network, &root),
-            nodes: (0..plan.nodes).map(|nth| Node::new(node_at(nth))).collect(),
+            network: Network::new(plan.nodes_max, plan.network, &root),
+            nodes: (0..plan.nodes_max).map(|nth| Node::new(node_at(nth), nth < plan.nodes)).collect(),
             disks,
             clients: Clients::new(plan.clients, plan.nodes, &root),
-            checks: Checks::new(plan.nodes, plan.limits, plan.timing),
+            checks: Checks::new(membership, plan.nodes_max, plan.limits, plan.timing, plan.drift_ppm()),
             nemesis: Nemesis::new(&root),
+            operator: Operator::new(&root, plan.nodes_max),
             trace,
             counts: Counts::default(),
             chance: Chance {
@@ -136,10 +177,11 @@ impl World {
                 inbox: root.fork("process/inbox"),
                 start: root.fork("process/start"),
                 answer: root.fork("client/answer"),
+                snapshot: root.fork("snapshot"),
+                stall: root.fork("process/stall"),
             },
             effects: Vec::new(),
             cluster: ClusterId::new(u128::from(plan.seed) + 1),
-            membership,
             plan,
         }
     }
@@ -161,8 +203,8 @@ impl World {
 
     fn on_happening(&mut self, happening: Happening) -> Verdict {
         match happening {
-            Happening::Arrive { from, to, rpc } => {
-                if self.network.is_cut((from.node, to)) {
+            Happening::Arrive { from, to, rpc, sent } => {
+                if self.network.is_cut((from.node, to)) || self.is_out_of_time(sent) {
                     self.network.lose(self.schedule.now());
                 } else {
                     self.give(to, Event::Received { from, rpc });
@@ -185,7 +227,15 @@ impl World {
                     self.give(node, Event::LogRead { id, outcome });
                 }
             }
-            Happening::Request { to, request, padding } => self.on_request(to, request, padding),
+            Happening::SnapshotTaken { node, life, snapshot } => return self.on_snapshot_taken(node, life, &snapshot),
+            Happening::Piece { transfer } => self.on_piece(transfer),
+            Happening::SnapshotStored { node, life, snapshot } => self.on_snapshot_stored(node, life, snapshot),
+            Happening::SnapshotLost { node, life, last } => {
+                if self.nodes[slot(node)].alive(life).is_some() {
+                    self.give(node, Event::SnapshotReceived { last, complete: false });
+                }
+            }
+            Happening::Request { to, request, padding, mode } => self.on_request(to, request, padding, mode),
             Happening::Answer { request, answer } => {
                 self.clients.on_answer(request, answer, &mut self.schedule, &mut self.checks.history);
             }
@@ -198,8 +248,15 @@ impl World {
             }
             Happening::Episode { kind } => return self.on_episode(kind),
             Happening::Required { kind } => return self.on_required(kind),
+            Happening::Chained { kind } => return self.on_chained(kind),
+            Happening::Retire { node } => return self.retire(node),
             Happening::Cut { links } => self.on_cut(&links),
             Happening::Lift { links } => self.network.lift(&links),
+            Happening::SpaceAgain { node } => {
+                if std::mem::take(&mut self.nodes[slot(node)].disk_full) {
+                    self.give(node, Event::StorageReady);
+                }
+            }
             Happening::DiskRecovered { node } => self.nodes[slot(node)].disk_factor = 1,
             Happening::Replace { node, life } => {
                 if self.nodes[slot(node)].alive(life).is_some() {
@@ -236,12 +293,43 @@ impl World {
             return Ok(());
         }
         process.drain_planned = false;
-        let (at, batch) = process.drain(now, &self.plan.process, &mut self.chance.inbox);
+        let held = process.held.take();
+        let was_held = held.is_some();
+        let Held { mut batch, read_at } = held.unwrap_or_else(|| {
+            let batch = process.drain(&self.plan.process, &mut self.chance.inbox);
+            Held { batch, read_at: None }
+        });
+        if !was_held && !batch.is_empty() && self.chance.stall.chance(self.plan.process.stalls) {
+            self.stall(id, batch);
+            return Ok(());
+        }
         if process.has_mail() {
             process.drain_planned = true;
             self.schedule.plan(now, Happening::Drain { node: id, life });
         }
-        self.step(id, at, batch)
+        let clock = read_at.unwrap_or(now);
+        let at = process.read_clock(clock, &mut batch);
+        self.step(id, (at, clock), batch)
+    }
+
+    /// Something holds a process up when it has taken its inbox: before it reads the clock, or
+    /// just after.
+    fn stall(&mut self, id: NodeId, batch: Vec<Event>) {
+        let now = self.schedule.now();
+        let timeout = self.plan.timing.election_timeout_max;
+        let has_read = self.chance.stall.chance(CERTAIN / 2);
+        let until = now.after(self.chance.stall.exponential(timeout));
+        let node = &mut self.nodes[slot(id)];
+        node.paused_until = node.paused_until.max(until);
+        let life = node.life;
+        let Some(process) = &mut node.process else { return };
+        process.held = Some(Held { batch, read_at: has_read.then_some(now) });
+        process.drain_planned = true;
+        self.counts.stalls += 1;
+        self.trace.record(now, &[42, id.as_u64(), u64::from(has_read)], || {
+            format!("{id} stalls until {until}, {} reading its clock", if has_read { "after" } else { "before" })
+        });
+        self.schedule.plan(until, Happening::Drain { node: id, life });
     }
 
     fn on_timer(&mut self, id: NodeId, life: u64) -> Verdict {
@@ -255,7 +343,7 @@ impl World {
             return Ok(());
         }
         process.timer = None;
-        if process.wake_at().is_some_and(|wake_at| wake_at <= now) {
+        if process.held.is_some() || process.wake_at().is_some_and(|wake_at| wake_at <= now) {
             // Mail that waits is handled before the tick, in the same batch (contract T2).
             return self.on_drain(id, life);
         }
@@ -271,6 +359,7 @@ impl World {
         let life = node.life;
         let Some(process) = &mut node.process else { return };
         process.timer = None;
+        node.disk_stalled_until = now;
         // A sync that began on a slow disk ends with the slowness; its own end comes to nothing,
         // or ends a later one early.
         self.schedule.plan(now, Happening::Synced { node: id, life });
@@ -300,23 +389,35 @@ impl World {
     pub(crate) fn start(&mut self, id: NodeId) -> Verdict {
         let now = self.schedule.now();
         let place = slot(id);
-        if self.nodes[place].process.is_some() {
+        let node = &self.nodes[place];
+        if node.process.is_some() || node.retired || !node.exists {
             return Ok(());
         }
-        let config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
-            .map_err(|error| Violation::new(Invariant::RunShape, format!("the plan is no configuration: {error}")))?;
+        let no_plan = |error| Violation::new(Invariant::RunShape, format!("the plan is no configuration: {error}"));
+        let mut config = Config::new(self.plan.timing, self.plan.limits, self.plan.seed)
+            .map_err(no_plan)?
+            .with_priority(self.plan.priorities[place]);
+        if let Some(drift_ppm) = self.plan.leases {
+            config = config.with_leases(Leases::new(drift_ppm).map_err(no_plan)?);
+        }
         let rng = &mut self.chance.start;
         let cache_bytes = rng.between(0, self.plan.limits.log_cache_bytes.min(65_536));
         let origin = Time::from_nanos(rng.below(1 << 40));
-        let (cluster, membership) = (self.cluster, self.membership.clone());
+        // The extremes are what hurts.
+        let drift = u64::from(self.plan.drift_ppm());
+        let rate = CERTAIN - drift + *rng.pick(&[0, drift, 2 * drift]);
+        let (cluster, durable_machine) = (self.cluster, self.plan.process.durable_machine);
         let node = &mut self.nodes[place];
-        let start = Start { config, cluster, membership, cache_bytes, origin };
+        let start = Start { config, cluster, durable_machine, cache_bytes, origin, rate };
         node.start(&mut self.disks[place], now, start).map_err(|error| {
             Violation::new(Invariant::Ordering, format!("{id} cannot start from what its disk holds: {error}"))
         })?;
         let life = node.life;
         self.trace.record(now, &[40, id.as_u64(), life], || format!("{id} starts, life {life}"));
         self.checks.on_start(id, &self.disks[place], self.nodes[place].machine.applied())?;
+        if self.nodes[place].disk_full {
+            self.give(id, Event::StorageFull);
+        }
         self.arm(id);
         Ok(())
     }
@@ -334,15 +435,18 @@ impl World {
         }
         let disk = &mut self.disks[slot(id)];
         disk.crash(&self.plan.disk, &mut self.chance.crash);
-        let left = disk.log().last().map(|record| record.entry.position()).unwrap_or_default();
+        let left = disk.last();
         let role = process.status.role;
         self.trace.record(now, &[41, id.as_u64(), left.index.as_u64()], || {
             format!("{id} crashes as {role}; its disk ends at {left}")
         });
         self.checks.on_crash(id, &self.disks)?;
+        if self.nodes[slot(id)].retired {
+            return Ok(());
+        }
         let downtime = self.chance.crash.exponential(self.plan.process.downtime_mean);
         self.schedule.plan(now.after(downtime), Happening::Restart { node: id });
-        for peer in (0..self.plan.nodes).map(node_at).filter(|peer| *peer != id) {
+        for peer in (0..self.plan.nodes_max).map(node_at).filter(|peer| *peer != id) {
             let life = self.nodes[slot(peer)].life;
             if let Some(at) = self.network.notice(now) {
                 self.schedule.plan(at, Happening::Notice { node: peer, life, peer: id });

@@ -3,7 +3,7 @@
 //! `cargo run -p raft-tokio --example counter`
 
 use bytes::Bytes;
-use raft_tokio::core::{Position, StateMachine};
+use raft_tokio::core::{Position, RestoreError, StateMachine};
 use raft_tokio::local::{LocalSite, leader};
 
 struct Counter(u64);
@@ -12,6 +12,16 @@ impl StateMachine for Counter {
     fn apply(&mut self, _position: Position, _command: &Bytes) -> Bytes {
         self.0 += 1;
         Bytes::from(self.0.to_string())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_le_bytes())
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        let bytes = snapshot.as_ref().try_into().map_err(|_| RestoreError { reason: "not 8 bytes".into() })?;
+        self.0 = u64::from_le_bytes(bytes);
+        Ok(())
     }
 }
 

@@ -14,7 +14,8 @@ pub(crate) fn apply<M: StateMachine>(
     let mut tokens = tokens.iter().peekable();
     for entry in entries.iter() {
         let command = match &entry.payload {
-            Payload::Blank => continue,
+            // The core has taken a configuration to heart when it was appended.
+            Payload::Blank | Payload::Configuration(_) => continue,
             Payload::Command(command) => command,
         };
         let position = entry.position();

@@ -3,11 +3,14 @@
 //! ```text
 //! 0   2  magic       "RF"
 //! 2   1  version     1
-//! 3   1  kind        1 hello, 2 welcome, 3 rpc, 4 request, 5 answer, 6 failure
+//! 3   1  kind        1 hello, 2 welcome, 3 rpc, 4 request, 5 answer, 6 failure, 7 snapshot
 //! 4   4  length      of the body, little endian
 //! 8   4  checksum    CRC32C of bytes 0 to 7 and the body, little endian
 //! 12     body
 //! ```
+//!
+//! A snapshot's frame says what it is, how long, and its checksum; its bytes follow as they are, to
+//! the end of the stream.
 //!
 //! A length is believed only up to the limit of its place, before a byte is allocated for it. The
 //! checksum finds what TLS cannot: a bug of our own between encoding and decoding.
@@ -32,6 +35,8 @@ pub(crate) enum Kind {
     Answer = 5,
     /// A request's end without an answer: the same id, then one byte that says why.
     Failure = 6,
+    /// What the rest of the stream is: the bytes of a snapshot.
+    Snapshot = 7,
 }
 
 /// Why bytes are no frame. Whoever sent them speaks another language.
@@ -193,6 +198,7 @@ impl Kind {
             4 => Self::Request,
             5 => Self::Answer,
             6 => Self::Failure,
+            7 => Self::Snapshot,
             _ => return Err(FrameError::Kind(byte)),
         })
     }

@@ -1,10 +1,13 @@
 //! Hands effects to whoever executes them: the log writer, the transport, the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use raft_core::{Entries, Event, HardState, Index, Membership, NodeId, Observation, ReadId, Rpc, WriteSeq};
+use raft_core::{
+    Configuration, Entries, Event, HardState, Index, NodeId, Observation, ReadId, Rpc, SnapshotMeta, WriteSeq,
+};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -18,6 +21,8 @@ use crate::transport::Endpoint;
 pub(crate) struct Executors {
     pub(crate) me: NodeId,
     pub(crate) addresses: BTreeMap<NodeId, String>,
+    /// Who belongs to the cluster, or did since this node was started.
+    pub(crate) members: BTreeSet<NodeId>,
     pub(crate) endpoint: Endpoint,
     pub(crate) writer: Writer,
 }
@@ -40,16 +45,56 @@ impl Executors {
     }
 
     /// The cluster's members are these from now on.
-    pub(crate) fn configure(&self, membership: &Membership) -> Option<Event> {
-        let others = membership.voters().iter().map(|member| member.node).filter(|node| *node != self.me);
-        let address_of = |node| self.addresses.get(&node).map(|address| (node, address.clone()));
-        self.endpoint.connect_peers(others.filter_map(address_of).collect());
+    pub(crate) fn configure(&mut self, configuration: &Configuration) -> Option<Event> {
+        let others = configuration.membership.members().map(|member| member.node);
+        // Who was removed is still to be told so (contract M4), and forgotten at the next start.
+        self.members.extend(others.filter(|node| *node != self.me));
+        for node in self.members.iter().filter(|node| !self.addresses.contains_key(node)) {
+            tracing::info!("{} does not know where {node} listens, before {node} says so itself", self.me);
+        }
+        self.connect();
+        None
+    }
+
+    /// A node has said where it listens: those who were here before it learn it from itself.
+    pub(crate) fn on_introduced(&mut self, node: NodeId, address: String) {
+        if self.addresses.get(&node) != Some(&address) {
+            tracing::info!(%node, address, "{} learns where a node listens", self.me);
+            self.addresses.insert(node, address);
+            self.connect();
+        }
+    }
+
+    /// Makes links to whoever belongs to the cluster, and to whoever could take this node in.
+    fn connect(&self) {
+        let known = self.addresses.iter().filter(|(node, _)| self.members.is_empty() || self.members.contains(node));
+        self.endpoint.connect_peers(known.map(|(node, address)| (*node, address.clone())).collect());
+    }
+
+    /// Sends a snapshot: its bytes come from the disk first.
+    pub(crate) fn send_snapshot(&self, to: NodeId, meta: &SnapshotMeta) -> Option<Event> {
+        self.writer.load_snapshot(to, meta.last);
+        None
+    }
+
+    pub(crate) fn install(&self, seq: WriteSeq, meta: Arc<SnapshotMeta>) -> Option<Event> {
+        self.writer.install(seq, meta);
+        None
+    }
+
+    pub(crate) fn compact(&self, through: Index) -> Option<Event> {
+        self.writer.compact(through);
         None
     }
 
     pub(crate) fn observe(&self, observation: &Observation) -> Option<Event> {
         match observation {
-            Observation::Role { .. } | Observation::Leader { .. } => tracing::info!("{}{observation}", self.me),
+            Observation::Role { .. }
+            | Observation::Leader { .. }
+            | Observation::Configured(_)
+            | Observation::Transferring { .. } => tracing::info!("{}{observation}", self.me),
+            Observation::Stalled { .. } | Observation::Regressed { .. } => tracing::warn!("{}{observation}", self.me),
+            Observation::Progress { .. } => tracing::debug!("{}{observation}", self.me),
             Observation::Accepted { .. } | Observation::Committed { .. } => {
                 tracing::trace!("{}{observation}", self.me);
             }
@@ -60,7 +105,7 @@ impl Executors {
     /// Lets everybody finish: first the peers learn that this node goes, then the log is closed.
     /// Returns false if the disk has not answered in time; then it is left alone with its work.
     pub(crate) async fn stop(self) -> bool {
-        let Self { me: _, addresses: _, endpoint, writer } = self;
+        let Self { me: _, addresses: _, members: _, endpoint, writer } = self;
         endpoint.close().await;
         let (done, closed) = oneshot::channel();
         // Closing waits for the disk, which may never answer. Not a thread of the runtime's own: when

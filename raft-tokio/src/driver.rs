@@ -3,15 +3,21 @@
 //! Architecture invariant: nothing but this task touches the core or the state machine, and no
 //! lock guards either. Executors speak to it by putting events into its inbox.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use raft_core::{Effect, Event, LogReadOutcome, Message, Raft, StateMachine, Status, Time};
+use bytes::Bytes;
+use raft_core::{
+    Change, Effect, Event, Index, LogReadOutcome, Message, NodeId, Position, Raft, ReadMode, RestoreError,
+    SnapshotMeta, StateMachine, Status, Time, WriteSeq,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::dispatch::{CLOSE_PATIENCE, Executors};
-use crate::error::{ProposeError, ReadError};
-use crate::pending::{Pending, Proposed, Query};
+use crate::error::{AdminError, ProposeError, ReadError};
+use crate::pending::{Changed, Pending, Proposed, Query, Wish};
 use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::Completion;
 
@@ -22,6 +28,9 @@ const BATCH_MAX: usize = 1024;
 /// How many messages wait for the driver at most, in each queue. Whoever has more for it waits; a
 /// peer's message is dropped then, as the network may do at any time.
 const QUEUE_MAX: usize = 16_384;
+
+/// How many snapshots that have arrived are kept in memory.
+const ARRIVED_MAX: usize = 2;
 
 /// Later than this is not the coarseness of a timer.
 const UNPUNCTUAL: Duration = Duration::from_millis(5);
@@ -39,7 +48,17 @@ pub(crate) enum Input<M> {
     /// A client wants something written.
     Propose { command: bytes::Bytes, waiter: oneshot::Sender<Result<Proposed, ProposeError>> },
     /// A client wants to read what is current.
-    Read(Query<M>),
+    Read(ReadMode, Query<M>),
+    /// An operator wants other members.
+    Change { expected: Index, changes: Vec<Change>, waiter: oneshot::Sender<Result<Changed, AdminError>> },
+    /// An operator wants another leader.
+    Transfer { to: Option<NodeId>, waiter: oneshot::Sender<Result<Option<NodeId>, AdminError>> },
+    /// An operator wants a snapshot.
+    Snapshot(oneshot::Sender<Result<Position, AdminError>>),
+    /// A peer has sent a snapshot, all of it.
+    Arrived { meta: SnapshotMeta, data: Bytes },
+    /// A peer has said where it listens.
+    Introduced { node: NodeId, address: String },
     /// A client wants to read whatever there is.
     ReadStale(Query<M>),
     /// An operator wants to know.
@@ -77,6 +96,9 @@ impl<M> Inbox<M> {
 pub(crate) struct Driver<M> {
     pub(crate) raft: Raft,
     pub(crate) machine: M,
+    /// The newest snapshots that have arrived, for the case that the core wants one installed. Two,
+    /// because one can come while the one before it is being written.
+    pub(crate) arrived: VecDeque<(SnapshotMeta, Bytes)>,
     pub(crate) pending: Pending<M>,
     pub(crate) inbox: Inbox<M>,
     pub(crate) executors: Executors,
@@ -144,14 +166,34 @@ impl<M: StateMachine> Driver<M> {
     fn accept(&mut self, input: Input<M>, turn: &mut Turn) -> bool {
         match input {
             Input::Event(event) => turn.events.push(event),
-            Input::Storage(completion) => turn.events.push(on_completion(completion)),
+            Input::Storage(completion) => turn.events.extend(self.on_completion(completion)),
+            Input::Arrived { meta, data } => {
+                self.executors.writer.save_received(meta.clone(), data.clone());
+                self.arrived.push_back((meta, data));
+                while self.arrived.len() > ARRIVED_MAX {
+                    self.arrived.pop_front();
+                }
+            }
+            Input::Introduced { node, address } => self.executors.on_introduced(node, address),
+            Input::Change { expected, changes, waiter } => {
+                let request = self.pending.add_wish(Wish::Change(waiter));
+                turn.events.push(Event::ChangeMembership { request, expected, changes });
+            }
+            Input::Transfer { to, waiter } => {
+                let request = self.pending.add_wish(Wish::Transfer(waiter));
+                turn.events.push(Event::TransferLeadership { request, to });
+            }
+            Input::Snapshot(waiter) => {
+                let request = self.pending.add_wish(Wish::Snapshot(waiter));
+                turn.events.push(Event::RequestSnapshot { request });
+            }
             Input::Propose { command, waiter } => {
                 let request = self.pending.add_proposal(waiter);
                 turn.events.push(Event::Propose { request, command });
             }
-            Input::Read(query) => {
+            Input::Read(mode, query) => {
                 let request = self.pending.add_read(query);
-                turn.events.push(Event::Read { request });
+                turn.events.push(Event::Read { request, mode });
             }
             Input::ReadStale(query) => query(Ok(&self.machine)),
             // Whoever asked may have gone away.
@@ -224,13 +266,74 @@ impl<M: StateMachine> Driver<M> {
                 None
             }
             Effect::Send { to, rpc } => self.executors.send(to, rpc),
-            Effect::Persist { seq, hard_state, entries } => self.executors.persist(seq, hard_state, entries),
+            Effect::Persist { seq, hard_state, entries } => {
+                self.executors.persist(seq, hard_state.map(|hard_state| *hard_state), entries)
+            }
             Effect::ReadLog { id, purpose: _, from, through, max_bytes } => {
                 self.executors.read_log(id, from, through, max_bytes)
             }
-            Effect::Configured { membership } => self.executors.configure(&membership),
+            Effect::Configured { configuration } => self.executors.configure(&configuration),
+            Effect::TakeSnapshot { meta } => {
+                // As of here: whatever was handed over before has been applied, nothing else has.
+                self.executors.writer.save_snapshot(&meta, self.machine.snapshot());
+                None
+            }
+            Effect::SendSnapshot { to, meta } => self.executors.send_snapshot(to, &meta),
+            Effect::InstallSnapshot { seq, meta } => self.install(seq, meta),
+            Effect::Compact { through } => self.executors.compact(through),
             Effect::Observe(observation) => self.executors.observe(&observation),
         }
+    }
+}
+
+impl<M: StateMachine> Driver<M> {
+    /// Replaces the machine by a snapshot that has arrived, and the log with it. If the machine cannot
+    /// read it, the node must not go on: it would answer as if it had.
+    fn install(&mut self, seq: WriteSeq, meta: Arc<SnapshotMeta>) -> Option<Event> {
+        let index = meta.last.index;
+        let arrived = core::mem::take(&mut self.arrived).into_iter().find(|(arrived, _)| arrived.last == meta.last);
+        let restored = match arrived {
+            Some((_, data)) => self.machine.restore(&data),
+            None => Err(RestoreError { reason: format!("the bytes of snapshot {} are gone", meta.last) }),
+        };
+        match restored {
+            Ok(()) => {
+                tracing::info!("{} goes on from snapshot {}, sent by another node", self.executors.me, meta.last);
+                self.executors.install(seq, meta);
+                Some(Event::Applied { index })
+            }
+            Err(error) => {
+                tracing::error!("{error}; this node cannot go on, and promises nothing any more");
+                Some(Event::StorageFailed)
+            }
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) -> Option<Event> {
+        Some(match completion {
+            Completion::Persisted { seq } => Event::Persisted { seq },
+            Completion::Read { id, outcome } => {
+                if outcome == LogReadOutcome::Damaged {
+                    tracing::error!(%id, "entries of the log could not be read back");
+                }
+                Event::LogRead { id, outcome }
+            }
+            Completion::SnapshotTaken { index, bytes } => {
+                if let Some(bytes) = bytes {
+                    tracing::info!("{} has written a snapshot up to {index}, {bytes} bytes", self.executors.me);
+                }
+                Event::SnapshotTaken { index, bytes }
+            }
+            Completion::SnapshotReceived { last, complete } => Event::SnapshotReceived { last, complete },
+            Completion::SnapshotLoaded { to, meta, data } => {
+                self.executors.endpoint.send_snapshot(to, meta, data);
+                return None;
+            }
+            Completion::Failed(error) => {
+                tracing::error!("{error}; this node promises nothing any more, and the others go on without it");
+                Event::StorageFailed
+            }
+        })
     }
 }
 
@@ -248,22 +351,6 @@ fn drain<M>(queue: &mut mpsc::Receiver<Input<M>>, inputs: &mut Vec<Input<M>>) {
         && let Ok(input) = queue.try_recv()
     {
         inputs.push(input);
-    }
-}
-
-fn on_completion(completion: Completion) -> Event {
-    match completion {
-        Completion::Persisted { seq } => Event::Persisted { seq },
-        Completion::Read { id, outcome } => {
-            if outcome == LogReadOutcome::Damaged {
-                tracing::error!(%id, "entries of the log could not be read back");
-            }
-            Event::LogRead { id, outcome }
-        }
-        Completion::Failed(error) => {
-            tracing::error!("{error}; this node promises nothing any more, and the others go on without it");
-            Event::StorageFailed
-        }
     }
 }
 

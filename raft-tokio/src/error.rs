@@ -1,6 +1,8 @@
 //! What can go wrong between an application and its node.
 
-use raft_core::{Busy, ConfigError, NodeId, Outcome};
+use raft_core::{Busy, ChangeError, ConfigError, NodeId, Outcome, Position, RestoreError, TransferError};
+
+use crate::pending::Changed;
 
 use crate::storage::StorageError;
 use crate::transport::TransportError;
@@ -32,6 +34,9 @@ pub enum StartError {
         /// The same unit.
         carried: u64,
     },
+    /// The state machine cannot read the newest snapshot.
+    #[error("{0}; was it written by another version of this program?")]
+    Restore(#[from] RestoreError),
     /// A member of the cluster has no address.
     #[error("{node} is a member of the cluster, but no address is given for it")]
     NoAddress {
@@ -94,27 +99,114 @@ pub enum ReadError {
     Stopped,
 }
 
-impl ProposeError {
-    /// What an answer of the core means for a proposal.
-    pub(crate) fn of(outcome: Outcome) -> Self {
+/// Why an operator's wish was not fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// Nothing has happened: another node leads, and only that one can do it.
+    #[error("not the leader{}", hint(*leader))]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// Nothing has happened: a limit is reached.
+    #[error("busy: {}", limit(*.0))]
+    Busy(Busy),
+    /// It may or may not happen: leadership was lost, or the node stopped, before it was decided.
+    #[error("the outcome is unknown: leadership was lost before it was decided{}", hint(*leader))]
+    Unknown {
+        /// Who leads now, if known.
+        leader: Option<NodeId>,
+    },
+    /// The membership is as it was.
+    #[error(transparent)]
+    NotChanged(ChangeError),
+    /// Leadership is where it was.
+    #[error(transparent)]
+    NotTransferred(TransferError),
+    /// There is no new snapshot; the log of this node says why.
+    #[error("the snapshot could not be written; look into the log of this node")]
+    SnapshotFailed,
+    /// Nothing has happened: the disk of this node has failed.
+    #[error("the storage of this node has failed; restart it once the disk is in order")]
+    StorageFailed,
+    /// Nothing will happen any more: the node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl AdminError {
+    /// What an answer of the core means for whatever is not covered by the three below.
+    fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::NotLeader { leader } => Self::NotLeader { leader },
             Outcome::Busy(busy) => Self::Busy(busy),
             Outcome::Unknown { leader } => Self::Unknown { leader },
+            Outcome::NotChanged(error) => Self::NotChanged(*error),
+            Outcome::NotTransferred(error) => Self::NotTransferred(error),
+            Outcome::SnapshotFailed => Self::SnapshotFailed,
             Outcome::StorageFailed => Self::StorageFailed,
-            Outcome::ReadReady { .. } => unreachable!("a proposal is not answered like a read"),
+            Outcome::ReadReady { .. }
+            | Outcome::Changed { .. }
+            | Outcome::Transferred { .. }
+            | Outcome::SnapshotTaken { .. } => unreachable!("{outcome:?} is the answer to something else"),
+        }
+    }
+
+    pub(crate) fn of_change(outcome: Outcome) -> Result<Changed, Self> {
+        match outcome {
+            Outcome::Changed { configuration, node } => Ok(Changed { configuration, node }),
+            other => Err(Self::of(other)),
+        }
+    }
+
+    pub(crate) fn of_transfer(outcome: Outcome) -> Result<Option<NodeId>, Self> {
+        match outcome {
+            Outcome::Transferred { leader } => Ok(leader),
+            other => Err(Self::of(other)),
+        }
+    }
+
+    pub(crate) fn of_snapshot(outcome: Outcome) -> Result<Position, Self> {
+        match outcome {
+            Outcome::SnapshotTaken { last } => Ok(last),
+            other => Err(Self::of(other)),
+        }
+    }
+}
+
+impl ProposeError {
+    /// What an answer of the core means for a proposal.
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match *outcome {
+            Outcome::NotLeader { leader } => Self::NotLeader { leader },
+            Outcome::Busy(busy) => Self::Busy(busy),
+            Outcome::Unknown { leader } => Self::Unknown { leader },
+            Outcome::StorageFailed => Self::StorageFailed,
+            Outcome::ReadReady { .. }
+            | Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => unreachable!("{outcome:?} is no answer to a proposal"),
         }
     }
 }
 
 impl ReadError {
     /// What an answer of the core means for a read.
-    pub(crate) fn of(outcome: Outcome) -> Result<(), Self> {
-        match outcome {
+    pub(crate) fn of(outcome: &Outcome) -> Result<(), Self> {
+        match *outcome {
             Outcome::ReadReady { .. } => Ok(()),
             Outcome::NotLeader { leader } | Outcome::Unknown { leader } => Err(Self::NotLeader { leader }),
             Outcome::Busy(busy) => Err(Self::Busy(busy)),
             Outcome::StorageFailed => Err(Self::StorageFailed),
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => unreachable!("{outcome:?} is no answer to a read"),
         }
     }
 }
@@ -129,5 +221,7 @@ fn limit(busy: Busy) -> &'static str {
         Busy::Uncommitted => "a majority of the nodes is behind",
         Busy::Proposals => "too many writes wait for their answer",
         Busy::Reads => "too many reads wait for their answer",
+        Busy::StorageFull => "the disk of the leader is full",
+        Busy::Transferring => "leadership is being handed over",
     }
 }

@@ -22,8 +22,9 @@
 //!
 //! # Omitted
 //!
-//! Snapshots and compaction (the log only grows, and is applied from its beginning after a
-//! restart), changes of membership, leadership transfer, lease reads, reads from followers.
+//! Snapshots that do not fit into memory: the machine writes one as a whole, on the node's own
+//! task, and it travels as a whole. Repair of a damaged log from other nodes: it stops the node.
+//! Going on when a disk is full: the log takes that for a failure.
 
 #![forbid(unsafe_code)]
 
@@ -42,8 +43,8 @@ pub mod storage;
 mod throttle;
 pub mod transport;
 
-pub use error::{ProposeError, ReadError, StartError};
+pub use error::{AdminError, ProposeError, ReadError, StartError};
 pub use node::{Builder, Node};
-pub use pending::Proposed;
+pub use pending::{Changed, Proposed};
 pub use punctuality::RuntimeStatus;
 pub use raft_core as core;

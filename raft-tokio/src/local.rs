@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use raft_core::{ClusterId, Member, Membership, MembershipError, NodeId, RoleKind, StateMachine, StoreId};
+use raft_core::{ClusterId, Limits, Member, Membership, MembershipError, NodeId, RoleKind, StateMachine, StoreId};
 
 use crate::certs::{Authority, Credentials, CredentialsError, IssueError};
 use crate::error::StartError;
@@ -23,6 +23,7 @@ pub struct LocalSite {
     cluster: ClusterId,
     authority: Authority,
     addresses: BTreeMap<NodeId, SocketAddr>,
+    limits: Limits,
 }
 
 /// Why there is no cluster on this machine.
@@ -69,7 +70,27 @@ impl LocalSite {
             storage::format(&data_dir(&folder, node), &birth)?;
         }
         let addresses = nodes.into_iter().zip(addresses).collect();
-        Ok(Self { folder, cluster, authority: Authority::new(cluster)?, addresses })
+        Ok(Self { folder, cluster, authority: Authority::new(cluster)?, addresses, limits: Limits::DEFAULT })
+    }
+
+    /// The same, whose nodes keep within other limits than [`Limits::DEFAULT`].
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Makes what a new member needs, whom a leader has given the id `node` for its store: a data
+    /// directory that belongs to nobody yet, and an address. The nodes that run already do not
+    /// know that address: it tells them.
+    ///
+    /// # Errors
+    /// If the directory cannot be made, or no port is free.
+    pub fn admit(&mut self, node: NodeId, store: StoreId) -> Result<(), LocalError> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(LocalError::Port)?;
+        let birth = Birth { cluster: self.cluster, node, store, membership: Membership::default() };
+        storage::format(&data_dir(&self.folder, node), &birth)?;
+        self.addresses.insert(node, socket.local_addr().map_err(LocalError::Port)?);
+        Ok(())
     }
 
     /// The members.
@@ -90,7 +111,7 @@ impl LocalSite {
         let credentials = Credentials::from_pem(self.authority.cert_pem(), &issued.cert_pem, &issued.key_pem)?;
         let peers = self.addresses.iter().map(|(node, address)| (*node, address.to_string()));
         let builder = Node::builder(self.cluster, node, data_dir(&self.folder, node), listen, credentials);
-        Ok(builder.peers(peers).start(machine)?)
+        Ok(builder.peers(peers).advertise(listen.to_string()).limits(self.limits).start(machine)?)
     }
 
     /// Starts all nodes, each with a machine of its own.

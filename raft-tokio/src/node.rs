@@ -1,21 +1,24 @@
 //! A replica, as an application sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use raft_core::{ClusterId, Config, Event, Limits, NodeId, Raft, StateMachine, Status, Timing};
+use raft_core::{
+    Change, ClusterId, Config, Event, Index, Leases, Limits, NodeId, Position, Priority, Raft, ReadMode, StateMachine,
+    Status, Timing,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::certs::Credentials;
 use crate::dispatch::Executors;
 use crate::driver::{Driver, Entrances, Inbox, Input};
-use crate::error::{ProposeError, ReadError, StartError};
+use crate::error::{AdminError, ProposeError, ReadError, StartError};
 use crate::limits;
-use crate::pending::{Pending, Proposed, Query};
+use crate::pending::{Changed, Pending, Proposed, Query};
 use crate::punctuality::{Punctuality, RuntimeStatus};
 use crate::storage::{self, Expected, Opened, Options, Writer};
 use crate::transport::{self, Bound, Endpoint, Incoming, Service};
@@ -32,6 +35,9 @@ pub struct Builder<M> {
     addresses: BTreeMap<NodeId, String>,
     timing: Timing,
     limits: Limits,
+    priority: Priority,
+    leases: Option<Leases>,
+    advertise: Option<String>,
     command_bytes_max: usize,
     service: Option<MakeService<M>>,
 }
@@ -79,6 +85,9 @@ impl<M: StateMachine + Send + 'static> Node<M> {
             addresses: BTreeMap::new(),
             timing: Timing::LAN,
             limits: Limits::DEFAULT,
+            priority: Priority::default(),
+            leases: None,
+            advertise: None,
             command_bytes_max: 2 << 20,
             service: None,
         }
@@ -104,14 +113,65 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     }
 
     /// Looks at the state machine as of now: what it sees includes every write that was
-    /// acknowledged anywhere before the call (linearizable; only the leader can do it).
+    /// acknowledged anywhere before the call (linearizable). A follower asks its leader up to
+    /// where it has to wait, and then looks at its own machine.
     ///
     /// `look` runs on the node's own task: let it be quick.
     ///
     /// # Errors
-    /// If this node does not lead, or cannot tell in time that it does. Reads can be repeated.
+    /// If no leader is known, or leadership is lost meanwhile. Reads can be repeated.
     pub async fn read<R: Send + 'static>(&self, look: impl FnOnce(&M) -> R + Send + 'static) -> Result<R, ReadError> {
-        self.look(look, Input::Read).await
+        self.look(look, |query| Input::Read(ReadMode::Quorum, query)).await
+    }
+
+    /// The same, without a round of messages as long as the leader's [lease](Builder::leases)
+    /// lasts; linearizable within the stated drift of the clocks.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_lease<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&M) -> R + Send + 'static,
+    ) -> Result<R, ReadError> {
+        self.look(look, |query| Input::Read(ReadMode::Lease, query)).await
+    }
+
+    /// Changes the membership: all of `changes` at once, if the configuration named by the index
+    /// `expected` is still in force ([`Status::configuration`]). Returns when the change is
+    /// complete.
+    ///
+    /// # Errors
+    /// If this node does not lead, if the change cannot be made, or if leadership is lost before
+    /// it is complete: then it may or may not happen.
+    pub async fn change_membership(&self, expected: Index, changes: Vec<Change>) -> Result<Changed, AdminError> {
+        self.wish(|waiter| Input::Change { expected, changes, waiter }).await
+    }
+
+    /// Hands leadership over to a certain node, or to the best. Returns when this node leads no
+    /// longer, with the new leader if that is known already.
+    ///
+    /// # Errors
+    /// If this node does not lead, or the other does not take over in time; then all is as before.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<Option<NodeId>, AdminError> {
+        self.wish(|waiter| Input::Transfer { to, waiter }).await
+    }
+
+    /// Has this node write a snapshot of all that it has applied, and cut its log accordingly.
+    /// Returns where it ends.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn snapshot(&self) -> Result<Position, AdminError> {
+        self.wish(Input::Snapshot).await
+    }
+
+    async fn wish<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<Result<T, AdminError>>) -> Input<M>,
+    ) -> Result<T, AdminError> {
+        let (waiter, answer) = oneshot::channel();
+        self.inbox.send(input(waiter)).await.map_err(|_| AdminError::Stopped)?;
+        answer.await.map_err(|_| AdminError::Unknown { leader: None })?
     }
 
     /// Looks at the state machine of this node as it is, however far behind.
@@ -186,6 +246,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
 
 impl<M: StateMachine + Send + 'static> Builder<M> {
     /// Where the members of the cluster are: `host:port` of each. The own address may be among them.
+    /// A member that is missing is reached once it has said itself where it listens: of who was removed
+    /// there need not be an address, although this node may still have to learn that from its log.
     #[must_use]
     pub fn peers(mut self, addresses: impl IntoIterator<Item = (NodeId, String)>) -> Self {
         self.addresses.extend(addresses);
@@ -206,6 +268,28 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
         self
     }
 
+    /// How eagerly this node runs for leader.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Reads by lease, in all nodes of the cluster or in none.
+    #[must_use]
+    pub fn leases(mut self, leases: Leases) -> Self {
+        self.leases = Some(leases);
+        self
+    }
+
+    /// Where the other nodes reach this one (`host:port`), which it tells those that do not know
+    /// it yet. Without it they have to be told by other means.
+    #[must_use]
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
     /// Answers clients on the same port; `make` is given a handle of the node.
     #[must_use]
     pub fn service(mut self, make: impl FnOnce(Node<M>) -> Arc<dyn Service> + 'static) -> Self {
@@ -217,23 +301,25 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
     /// current runtime. The machine starts empty; the log is applied to it.
     ///
     /// # Errors
-    /// If the data directory is missing, in use or somebody else's; if a member has no address; if
-    /// the certificate is not this node's; if the port is taken; if limits or timing contradict
-    /// each other. Until then nothing in the directory has been touched. If the log is damaged.
-    pub fn start(self, machine: M) -> Result<Node<M>, StartError> {
+    /// If the data directory is missing, in use or somebody else's; if the certificate is not this
+    /// node's; if the port is taken; if limits or timing contradict each other. Until then nothing in
+    /// the directory has been touched. If the log is damaged.
+    pub fn start(self, mut machine: M) -> Result<Node<M>, StartError> {
         let config = Config::new(self.timing, self.limits, self.expected.cluster.as_u128() as u64)?;
+        let config = config.with_priority(self.priority);
+        let config = self.leases.map_or(config.clone(), |leases| config.with_leases(leases));
         let options = Options { tail_bytes: self.limits.log_cache_bytes, ..Options::default() };
         let transport_limits = transport::Limits::default();
         limits::check(&self.limits, self.command_bytes_max, &transport_limits)?;
         let Expected { cluster, node } = self.expected;
         let directory = storage::lock(&self.data_dir, &self.expected)?;
-        let members = directory.birth().membership.voters().iter().map(|member| member.node);
-        if let Some(node) = members.into_iter().find(|other| *other != node && !self.addresses.contains_key(other)) {
-            return Err(StartError::NoAddress { node });
-        }
-        let bound = Bound::new(self.listen, node, cluster, &self.credentials)?;
+        let bound = Bound::new(self.listen, self.advertise, node, cluster, &self.credentials)?;
         // Everything that may fail for a trivial reason is done: from here on this is a life of the store.
-        let Opened { durable, log } = directory.open(&options)?;
+        let Opened { mut durable, snapshot, log } = directory.open(&options)?;
+        if let (Some(meta), Some(data)) = (&durable.snapshot, snapshot) {
+            machine.restore(&data)?;
+            durable.applied = meta.last.index;
+        }
         let me = durable.identity;
         let raft = Raft::new(config, durable)?;
 
@@ -250,11 +336,12 @@ impl<M: StateMachine + Send + 'static> Builder<M> {
             let _ = report.blocking_send(Input::Storage(completion));
         })?;
 
-        let executors = Executors { me: me.node, addresses: self.addresses, endpoint, writer };
+        let (addresses, members) = (self.addresses, BTreeSet::new());
+        let executors = Executors { me: me.node, addresses, members, endpoint, writer };
         let origin = Instant::now();
         let punctuality = Punctuality::new(me.node, self.timing);
         let pending = Pending::new();
-        let driver = Driver { raft, machine, pending, inbox, executors, origin, punctuality };
+        let driver = Driver { raft, machine, arrived: VecDeque::new(), pending, inbox, executors, origin, punctuality };
         tokio::spawn(async move {
             driver.run().await;
             // Everybody may have let go of the node.
@@ -271,10 +358,18 @@ pub(crate) fn deliver_to<M: Send + 'static>(
 ) -> impl Fn(Incoming) + Send + Sync + 'static {
     move |incoming| {
         let event = match incoming {
-            Incoming::Received { from, rpc } => Event::Received { from, rpc },
-            Incoming::Unreachable { node } => Event::PeerUnreachable { node },
+            Incoming::Received { from, rpc } => Input::Event(Event::Received { from, rpc }),
+            Incoming::Unreachable { node } => Input::Event(Event::PeerUnreachable { node }),
+            Incoming::SnapshotProgress { from: _, last, received } => {
+                Input::Event(Event::SnapshotProgress { last, received })
+            }
+            Incoming::SnapshotFailed { from: _, last } => {
+                Input::Event(Event::SnapshotReceived { last, complete: false })
+            }
+            Incoming::Snapshot { from: _, meta, data } => Input::Arrived { meta, data },
+            Incoming::Introduced { node, address } => Input::Introduced { node, address },
         };
-        if inbox.try_send(Input::Event(event)).is_err() {
+        if inbox.try_send(event).is_err() {
             tracing::debug!("the inbox is full; a message of a peer is dropped");
         }
     }

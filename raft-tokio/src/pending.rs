@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use raft_core::{Outcome, Position, RequestId};
+use raft_core::{Index, NodeId, Outcome, Position, RequestId};
 use tokio::sync::oneshot;
 
-use crate::error::{ProposeError, ReadError};
+use crate::error::{AdminError, ProposeError, ReadError};
 
 /// The answer to a proposal: where it stands in the log, and what the state machine said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub struct Proposed {
     pub answer: Bytes,
 }
 
+/// What has become of the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The configuration by now, for the next change to be compared with.
+    pub configuration: Index,
+    /// The id of the member that was added, or had been before.
+    pub node: Option<NodeId>,
+}
+
 /// Looks at the machine, or learns why it must not.
 pub(crate) type Query<M> = Box<dyn FnOnce(Result<&M, ReadError>) + Send>;
 
@@ -24,6 +33,25 @@ pub(crate) type Query<M> = Box<dyn FnOnce(Result<&M, ReadError>) + Send>;
 enum Waiter<M> {
     Proposal(oneshot::Sender<Result<Proposed, ProposeError>>),
     Read(Query<M>),
+    Admin(Wish),
+}
+
+/// What an operator waits for.
+pub(crate) enum Wish {
+    Change(oneshot::Sender<Result<Changed, AdminError>>),
+    Transfer(oneshot::Sender<Result<Option<NodeId>, AdminError>>),
+    Snapshot(oneshot::Sender<Result<Position, AdminError>>),
+}
+
+impl Wish {
+    /// Whoever asked may have gone away meanwhile; then nobody misses the answer.
+    fn answer(self, outcome: Outcome) {
+        match self {
+            Self::Change(waiter) => drop(waiter.send(AdminError::of_change(outcome))),
+            Self::Transfer(waiter) => drop(waiter.send(AdminError::of_transfer(outcome))),
+            Self::Snapshot(waiter) => drop(waiter.send(AdminError::of_snapshot(outcome))),
+        }
+    }
 }
 
 /// All requests without an answer. Each leaves the table in exactly one of these ways.
@@ -45,6 +73,10 @@ impl<M> Pending<M> {
         self.add(Waiter::Read(query))
     }
 
+    pub(crate) fn add_wish(&mut self, wish: Wish) -> RequestId {
+        self.add(Waiter::Admin(wish))
+    }
+
     fn add(&mut self, waiter: Waiter<M>) -> RequestId {
         self.newest = self.newest.next();
         self.waiters.insert(self.newest, waiter);
@@ -56,15 +88,18 @@ impl<M> Pending<M> {
         match self.waiters.remove(&request) {
             // Whoever asked may have gone away meanwhile; then nobody misses the answer.
             Some(Waiter::Proposal(waiter)) => drop(waiter.send(Ok(proposed))),
-            Some(Waiter::Read(_)) | None => unreachable!("request {request} was applied, but is no open proposal"),
+            Some(Waiter::Read(_) | Waiter::Admin(_)) | None => {
+                unreachable!("request {request} was applied, but is no open proposal")
+            }
         }
     }
 
     /// The core has answered.
     pub(crate) fn on_reply(&mut self, request: RequestId, outcome: Outcome, machine: &M) {
         match self.waiters.remove(&request) {
-            Some(Waiter::Proposal(waiter)) => drop(waiter.send(Err(ProposeError::of(outcome)))),
-            Some(Waiter::Read(query)) => query(ReadError::of(outcome).map(|()| machine)),
+            Some(Waiter::Proposal(waiter)) => drop(waiter.send(Err(ProposeError::of(&outcome)))),
+            Some(Waiter::Read(query)) => query(ReadError::of(&outcome).map(|()| machine)),
+            Some(Waiter::Admin(wish)) => wish.answer(outcome),
             None => unreachable!("request {request} was answered twice"),
         }
     }
@@ -75,6 +110,7 @@ impl<M> Pending<M> {
             match waiter {
                 Waiter::Proposal(waiter) => drop(waiter.send(Err(ProposeError::Unknown { leader: None }))),
                 Waiter::Read(query) => query(Err(ReadError::Stopped)),
+                Waiter::Admin(wish) => wish.answer(Outcome::Unknown { leader: None }),
             }
         }
     }

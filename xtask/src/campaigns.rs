@@ -59,6 +59,8 @@ pub(crate) fn kill_rounds(project: &Project, rounds: u32, seed: Option<u64>, tal
         "kill_rounds",
         "--",
         "--nocapture",
+        // Each has the machine for itself.
+        "--test-threads=1",
     ]);
     if let Some(seed) = seed {
         program = program.env("RAFT_KV_KILL_SEED", seed.to_string());

@@ -22,11 +22,15 @@ struct Layer {
 /// Architecture invariant: rule files never call each other. Rules change facts, and `step` derives
 /// the consequences; a rule that called another would hide a consequence inside a fact.
 const LAYERS: [Layer; 6] = [
-    Layer { heading: "Layer 0", modules: &["types", "entry", "rng", "error"], is_flat: false },
-    Layer { heading: "Layer 1", modules: &["config", "machine", "membership", "quorum"], is_flat: false },
-    Layer { heading: "Layer 2", modules: &["message", "effect", "durable", "log", "progress"], is_flat: false },
-    Layer { heading: "Layer 3", modules: &["outbox", "state", "role", "majority"], is_flat: false },
-    Layer { heading: "Layer 4, rules", modules: &["election", "replication", "commit", "read"], is_flat: true },
+    Layer { heading: "Layer 0", modules: &["types", "rng", "error", "membership", "entry"], is_flat: false },
+    Layer { heading: "Layer 1", modules: &["config", "machine", "ledger", "quorum"], is_flat: false },
+    Layer { heading: "Layer 2", modules: &["durable", "message", "effect", "log", "progress"], is_flat: false },
+    Layer { heading: "Layer 3", modules: &["outbox", "state", "role", "majority", "succession"], is_flat: false },
+    Layer {
+        heading: "Layer 4, rules",
+        modules: &["election", "replication", "commit", "read", "reconfig", "snapshot", "transfer"],
+        is_flat: true,
+    },
     Layer { heading: "Hub", modules: &["status", "invariants", "step", "raft"], is_flat: false },
 ];
 

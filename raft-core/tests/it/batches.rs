@@ -1,19 +1,21 @@
 //! Batches: contract B1, B2. What is handled one by one and what is handled at once ends alike.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::sample::select;
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
 use raft_core::{
-    Effect, Entries, Entry, Event, LogReadOutcome, Message, NodeId, Outcome, Raft, ReadId, RequestId, RoleKind, Rpc,
-    Time, WriteSeq,
+    Change, Effect, Entries, Entry, Event, LogReadOutcome, Message, NodeId, Outcome, Raft, ReadId, RequestId, RoleKind,
+    Rpc, Time, WriteSeq,
 };
 
+use crate::members::{add, add_voter, change, demote, promote, remove, transfer, with_learners};
 use crate::rig::{
     Start, append, append_reply, at, blank, cases, commit_notice, entries, entries_of, heartbeat, heartbeat_reply,
-    index, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose, read_ready, received, rejected, reply,
-    request, send, seq, term_over, vote, vote_reply,
+    index, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose, read, read_ready, received, rejected,
+    reply, request, send, seq, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -81,7 +83,7 @@ fn rule_b1_acknowledgements_and_proposals_of_a_batch_share_one_append() {
     let mut server = Start::first_of_three().settled_leader();
     server.propose(7);
     server.persisted(3);
-    let effects = server.batch([received(2, append_reply(1, 2, 2)), propose(8), Event::Read { request: request(9) }]);
+    let effects = server.batch([received(2, append_reply(1, 2, 2)), propose(8), read(9)]);
     let new = entries([proposal(3, 1, 8)]);
     assert_eq!(
         effects,
@@ -130,6 +132,11 @@ enum Step {
     /// The machine has applied what it was given before this batch.
     Applied,
     Unreachable(u64),
+    /// An operator who knows the configuration of when this batch began wants another one.
+    Change(Vec<Change>),
+    Transfer(Option<u64>),
+    StorageFull,
+    StorageReady,
 }
 
 /// What a peer says, relative to where the server is when the batch begins: its term, its log.
@@ -196,6 +203,8 @@ struct Executed {
     newest_round: u64,
     newest_campaign: u64,
     requests: u64,
+    /// Which of them were reads.
+    asked: BTreeSet<RequestId>,
 }
 
 /// What a batch starts from, in the words of [`Said`].
@@ -209,6 +218,7 @@ struct Here {
     campaign: u64,
     handed: u64,
     role: RoleKind,
+    configuration: u64,
 }
 
 impl Executed {
@@ -216,7 +226,7 @@ impl Executed {
         let mut executed = Self {
             raft: start.raft(),
             now: Time::from_nanos(1_000_000_000),
-            written: entries_of(1, &start.log).iter().map(|entry| (entry.index.as_u64(), entry.clone())).collect(),
+            written: start.entries().into_iter().map(|entry| (entry.index.as_u64(), entry)).collect(),
             newest_write: WriteSeq::ZERO,
             handed: 0,
             applied: Vec::new(),
@@ -227,6 +237,7 @@ impl Executed {
             newest_round: 0,
             newest_campaign: 0,
             requests: 0,
+            asked: BTreeSet::new(),
         };
         executed.take([Event::Tick].into());
         executed
@@ -243,6 +254,7 @@ impl Executed {
             campaign: self.newest_campaign,
             handed: self.handed,
             role: status.role,
+            configuration: status.configuration.index.as_u64(),
         }
     }
 
@@ -281,6 +293,10 @@ impl Executed {
                 Effect::Reply { request, outcome } => {
                     assert_eq!(self.answers.insert(request, outcome), None, "request {request} ended twice");
                 }
+                Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. } => panic!("the logs of this model are too short for snapshots"),
                 Effect::ReadLog { id, from, through, .. } => {
                     self.reads.push_back((id, from.as_u64(), through.as_u64()));
                 }
@@ -299,12 +315,45 @@ impl Executed {
             }
             Step::Read => {
                 self.requests += 1;
-                Event::Read { request: request(self.requests) }
+                self.asked.insert(request(self.requests));
+                read(self.requests)
             }
             Step::Synced => Event::Persisted { seq: here.write },
             Step::Applied => Event::Applied { index: index(here.handed) },
             Step::Unreachable(peer) => Event::PeerUnreachable { node: crate::rig::node(*peer) },
+            Step::Change(changes) => {
+                self.requests += 1;
+                change(self.requests, here.configuration, changes)
+            }
+            Step::Transfer(to) => {
+                self.requests += 1;
+                transfer(self.requests, *to)
+            }
+            Step::StorageFull => Event::StorageFull,
+            Step::StorageReady => Event::StorageReady,
         }
+    }
+
+    /// Becomes leader of all who can be asked, and commits its first entry.
+    fn lead(&mut self) {
+        for _ in 0..10 {
+            if !self.leads()
+                && let Some(deadline) = self.raft.deadline()
+                && self.raft.status().role == RoleKind::Follower
+            {
+                self.now = self.now.max(deadline);
+                self.take(vec![Event::Tick]);
+            }
+            for from in [2, 3] {
+                let yes = self.event(&Step::Received(from, Said::Yes), self.here());
+                self.take(vec![yes]);
+                self.finish();
+            }
+            if self.raft.status().log.committed_in_term {
+                return;
+            }
+        }
+        panic!("everybody agreed, and nobody leads");
     }
 
     /// Finishes everything that is under way here, until nothing is.
@@ -334,7 +383,11 @@ impl Executed {
     fn verdicts(&self) -> Vec<(NodeId, Rpc)> {
         let said = self.said.iter().flat_map(|(to, rpcs)| rpcs.iter().map(|rpc| (*to, rpc.clone())));
         let kept = said.filter(|(_, rpc)| match rpc {
-            Rpc::PreVote { .. } | Rpc::PreVoteReply { .. } | Rpc::TermOver { .. } | Rpc::AppendRejected(_) => true,
+            Rpc::PreVote { .. }
+            | Rpc::PreVoteReply { .. }
+            | Rpc::TermOver { .. }
+            | Rpc::AppendRejected(_)
+            | Rpc::Resigned { .. } => true,
             Rpc::VoteReply { verdict, .. } => *verdict != Granted,
             // Held ones depend on when the disk is done; the others on how many steps there were.
             Rpc::Vote { .. }
@@ -342,24 +395,44 @@ impl Executed {
             | Rpc::AppendReply { .. }
             | Rpc::Heartbeat { .. }
             | Rpc::HeartbeatReply { .. }
-            | Rpc::CommitNotice { .. } => false,
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
+            | Rpc::CommitNotice { .. }
+            // It leaves when a batch settles, after what was answered at once.
+            | Rpc::TimeoutNow { .. } => false,
         });
         kept.collect()
     }
 
+    /// Whom it has told to take over, and in which term.
+    fn orders(&self) -> Vec<(NodeId, Rpc)> {
+        let said = self.said.iter().flat_map(|(to, rpcs)| rpcs.iter().map(|rpc| (*to, rpc.clone())));
+        said.filter(|(_, rpc)| matches!(rpc, Rpc::TimeoutNow { .. })).collect()
+    }
+
     /// Where the server has got to.
-    fn picture(&self) -> impl PartialEq + std::fmt::Debug {
+    ///
+    /// Whether a read is confirmed depends on the configuration at the end of a batch: once that has
+    /// changed, reads are left out.
+    fn picture(&self, reads: bool) -> impl PartialEq + std::fmt::Debug {
         let status = self.raft.status();
-        let peers: Vec<_> = status.peers.iter().map(|peer| (peer.node, peer.matched)).collect();
+        // Whoever is removed goes when it is told, which may be a step earlier or later.
+        let members = status.peers.iter().filter(|peer| peer.is_member);
+        let peers: Vec<_> = members.map(|peer| (peer.node, peer.matched)).collect();
         // A read of a batch may see more than it must: what the same batch has committed.
-        let answers = self.answers.iter().map(|(request, outcome)| match outcome {
+        let answers = self.answers.iter().filter(|(request, _)| reads || !self.asked.contains(*request));
+        let answers = answers.map(|(request, outcome)| match outcome {
             Outcome::ReadReady { .. } => (*request, read_ready(0)),
-            outcome => (*request, *outcome),
+            outcome => (*request, outcome.clone()),
         });
         let answers: BTreeMap<_, _> = answers.collect();
         (
             (status.role, status.hard_state, status.leader, status.log, peers),
-            (status.load.proposals, status.load.reads),
+            (status.configuration, status.transfer),
+            (status.load.proposals, if reads { status.load.reads } else { 0 }),
             (self.written.clone(), self.applied.clone(), self.tokens.clone(), answers),
         )
     }
@@ -392,7 +465,9 @@ fn rpc(said: &Said, here: Here) -> Rpc {
         Said::Acknowledged { back } => append_reply(term, round, last.saturating_sub(*back)),
         Said::Rejected { back } => {
             let prev = last.saturating_sub(*back);
-            rejected(term, round, prev, at(prev.saturating_sub(1), last_term), 0)
+            // Of the first round: a newer one could be proof of a regression (R1), which hangs on how
+            // rounds and acknowledgements are batched.
+            rejected(term, round.min(1), prev, at(prev.saturating_sub(1), last_term), 0)
         }
         Said::Heartbeat { ahead, commit } => heartbeat(term + ahead, round, *commit),
         Said::Answered { back } => heartbeat_reply(term, round, last.saturating_sub(*back), last.saturating_sub(*back)),
@@ -428,6 +503,10 @@ fn said() -> impl Strategy<Value = Said> {
     ]
 }
 
+fn wish() -> impl Strategy<Value = Change> {
+    select(vec![add(4), add_voter(4), promote(4), remove(4), demote(3), promote(3), remove(3), remove(2), remove(1)])
+}
+
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (2..=3_u64, said()).prop_map(|(from, said)| Step::Received(from, said)),
@@ -436,6 +515,9 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Step::Synced),
         2 => Just(Step::Applied),
         1 => (2..=3_u64).prop_map(Step::Unreachable),
+        2 => proptest::collection::vec(wish(), 1..3).prop_map(Step::Change),
+        1 => proptest::option::of(1..=4_u64).prop_map(Step::Transfer),
+        1 => select(vec![Step::StorageFull, Step::StorageReady, Step::StorageReady]),
     ]
 }
 
@@ -444,22 +526,29 @@ fn batches() -> impl Strategy<Value = Vec<(bool, Vec<Step>)>> {
     proptest::collection::vec((proptest::bool::weighted(0.3), proptest::collection::vec(steps(), 1..8)), 1..12)
 }
 
-/// Servers that begin in different places.
-fn starts() -> impl Strategy<Value = Start> {
-    prop_oneof![
+/// Servers that begin in different places, and whether they lead when the first batch comes.
+fn starts() -> impl Strategy<Value = (Start, bool)> {
+    let start = prop_oneof![
         Just(Start::first_of_three()),
         Just(Start::first_of_three().log(&[1, 1, 2])),
         Just(Start::new(1, &[1])),
+        Just(Start::first_of_three().log(&[1]).change(1, with_learners(&[1, 2, 3], &[4]))),
         Just(Start { warm: false, ..Start::first_of_three().log(&[1, 2, 2]).term(3) }),
-    ]
+    ];
+    (start, any::<bool>())
 }
 
 proptest! {
     #![proptest_config(cases(2))]
 
     #[test]
-    fn rule_b2_one_by_one_and_at_once_end_alike(start in starts(), batches in batches()) {
+    fn rule_b2_one_by_one_and_at_once_end_alike((start, leads) in starts(), batches in batches()) {
         let (mut single, mut at_once) = (Executed::new(&start), Executed::new(&start));
+        if leads {
+            single.lead();
+            at_once.lead();
+        }
+        let configured_at = single.raft.status().configuration.index;
         for (wake, batch) in batches {
             prop_assert_eq!(single.raft.deadline(), at_once.raft.deadline());
             if wake && let Some(deadline) = single.raft.deadline() {
@@ -470,18 +559,40 @@ proptest! {
             }
             for executed in [&mut single, &mut at_once] {
                 executed.now = executed.now.after(Duration::from_nanos(1));
+                // What the clock says is said once a batch (T2): here, before it.
+                executed.take(vec![Event::Tick]);
             }
-            let mut resigned = false;
+            let (mut resigned, mut left, mut added) = (false, false, false);
             let here = single.here();
             for step in &batch {
                 let event = single.event(step, here);
-                let led = single.leads();
+                let (led, before, term) = (single.leads(), single.raft.status().configuration.index, single.here().term);
                 single.take(vec![event]);
                 resigned |= led && !single.leads();
+                left |= led && !single.leads() && term == single.here().term;
+                let is_asked = matches!(step, Step::Change(_));
+                added |= led && !is_asked && before != single.raft.status().configuration.index;
             }
             let here = at_once.here();
             let events = batch.iter().map(|step| at_once.event(step, here)).collect();
             at_once.take(events);
+            let is_crossed = batch.iter().any(|step| !matches!(step, Step::Received(..) | Step::Synced | Step::Applied));
+            if added && is_crossed {
+                // The entries with which a leader goes on with a change come at the end of a batch: after
+                // its proposals, and not at all if a transfer or a full disk came before that.
+                let of = |executed: &Executed| {
+                    let status = executed.raft.status();
+                    (status.hard_state, status.log.last.term)
+                };
+                prop_assert_eq!(of(&single), of(&at_once));
+                return Ok(());
+            }
+            if left {
+                // A leader that is no member any more leaves at the end of a batch, and is one until then
+                // for whatever the batch holds.
+                prop_assert!(!single.leads() && !at_once.leads());
+                return Ok(());
+            }
             if resigned {
                 // The one difference: what a leader could have committed, answered or put into its
                 // log before the message that deposes it, had the batch ended earlier. Clients are
@@ -496,8 +607,10 @@ proptest! {
             // Whoever took things one by one has written and asked more often, but for the same.
             single.finish();
             at_once.finish();
-            prop_assert_eq!(single.picture(), at_once.picture());
+            let reads = single.raft.status().configuration.index == configured_at;
+            prop_assert_eq!(single.picture(reads), at_once.picture(reads));
             prop_assert_eq!(single.verdicts(), at_once.verdicts());
+            prop_assert_eq!(single.orders(), at_once.orders());
         }
     }
 }
@@ -509,9 +622,12 @@ fn the_model_reaches_every_role() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (mut seen, mut committed) = (BTreeMap::new(), 0);
     for _ in 0..256 {
-        let start = starts().new_tree(&mut runner).expect("nothing is filtered").current();
+        let (start, leads) = starts().new_tree(&mut runner).expect("nothing is filtered").current();
         let batches = batches().new_tree(&mut runner).expect("nothing is filtered").current();
         let mut executed = Executed::new(&start);
+        if leads {
+            executed.lead();
+        }
         for (wake, batch) in batches {
             if wake && let Some(deadline) = executed.raft.deadline() {
                 executed.now = executed.now.max(deadline);
@@ -528,5 +644,5 @@ fn the_model_reaches_every_role() {
             }
         }
     }
-    assert!(seen.len() == 4 && committed > 50, "{seen:?}, {committed} times a leader with a committed entry");
+    assert!(seen.len() == 4 && committed > 30, "{seen:?}, {committed} times a leader with a committed entry");
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use raft_core::{
-    Boot, Durable, Effect, Entries, Entry, Event, HardState, Index, LogReadOutcome, Message, NodeId, Outcome, Raft,
-    RequestId, RoleKind, Rpc, Status, Term, Time, Timing, WriteSeq,
+    Boot, Change, Configuration, Durable, Effect, Entries, Entry, Event, HardState, Index, LogReadOutcome, Message,
+    NodeId, Outcome, Payload, Raft, RequestId, RoleKind, Rpc, Status, Term, Time, WriteSeq,
 };
 
-use crate::rig::{Start, command, entries_of, node, runs_of};
+use crate::rig::{Start, command, node, read, runs_of};
 
 /// A message under way.
 #[derive(Clone, Debug)]
@@ -87,13 +87,17 @@ impl Cluster {
             leaders: BTreeMap::new(),
         };
         for start in starts {
-            let log = entries_of(1, &start.log).iter().cloned().collect();
-            let disk = Disk { hard_state: start.durable().hard_state, log, ..Disk::default() };
-            let (id, raft) = (node(start.me), start.raft());
-            cluster.servers.insert(id, Server { start, raft, disk, applied: Vec::new() });
-            cluster.step(id, Event::Tick);
+            cluster.start(start);
         }
         cluster
+    }
+
+    /// One more server appears.
+    pub(crate) fn start(&mut self, start: Start) {
+        let disk = Disk { hard_state: start.durable().hard_state, log: start.entries(), ..Disk::default() };
+        let (id, raft) = (node(start.me), start.raft());
+        self.servers.insert(id, Server { start, raft, disk, applied: Vec::new() });
+        self.step(id, Event::Tick);
     }
 
     /// A new cluster of `count` servers.
@@ -113,7 +117,7 @@ impl Cluster {
                 match effect {
                     Effect::Send { to, rpc } => self.mail.push_back(Mail { from, to, rpc }),
                     Effect::Persist { seq, hard_state, entries } => {
-                        server.disk.waiting.push_back((seq, hard_state, entries));
+                        server.disk.waiting.push_back((seq, hard_state.map(|state| *state), entries));
                     }
                     Effect::Apply { entries, tokens } => {
                         for entry in entries.iter() {
@@ -134,6 +138,10 @@ impl Cluster {
                         let outcome = LogReadOutcome::Entries(server.disk.read(from, through));
                         events.push_back(Event::LogRead { id, outcome });
                     }
+                    Effect::TakeSnapshot { .. }
+                    | Effect::SendSnapshot { .. }
+                    | Effect::InstallSnapshot { .. }
+                    | Effect::Compact { .. } => panic!("these logs are too short for snapshots"),
                     Effect::Configured { .. } | Effect::Observe(_) => {}
                 }
             }
@@ -194,7 +202,7 @@ impl Cluster {
     }
 
     pub(crate) fn read(&mut self, id: u64, request: u64) {
-        self.step(node(id), Event::Read { request: RequestId::new(request) });
+        self.step(node(id), read(request));
         self.deliver();
     }
 
@@ -210,7 +218,25 @@ impl Cluster {
     pub(crate) fn answer(&self, request: u64) -> Option<Option<Outcome>> {
         let answers = self.answers.get(&RequestId::new(request))?;
         assert!(answers.len() == 1, "request {request} was answered {} times", answers.len());
-        answers.first().copied()
+        answers.first().cloned()
+    }
+
+    /// An operator wants other members than those that the leader knows of now.
+    pub(crate) fn change(&mut self, leader: u64, number: u64, changes: &[Change]) {
+        let expected = self.status(leader).configuration.index;
+        self.step(node(leader), crate::members::change(number, expected.as_u64(), changes));
+        self.deliver();
+    }
+
+    /// An operator wants another leader.
+    pub(crate) fn transfer(&mut self, leader: u64, number: u64, to: impl Into<Option<u64>>) {
+        self.step(node(leader), crate::members::transfer(number, to));
+        self.deliver();
+    }
+
+    /// A server is gone for good.
+    pub(crate) fn stop(&mut self, id: u64) {
+        self.servers.remove(&node(id));
     }
 
     /// Loses everything from `from` to `to`.
@@ -247,6 +273,13 @@ impl Cluster {
     }
 
     /// Ends a life: what the disk has not finished is lost. The next one begins at once.
+    /// Restarts a server whose disk has lost all entries but the first `kept`, acknowledged or not.
+    pub(crate) fn roll_back(&mut self, id: u64, kept: usize) {
+        let server = self.servers.get_mut(&node(id)).expect("the server runs");
+        server.disk.log.truncate(kept);
+        self.restart(id);
+    }
+
     pub(crate) fn restart(&mut self, id: u64) {
         let server = self.servers.get_mut(&node(id)).expect("the server runs");
         server.disk.waiting.clear();
@@ -258,8 +291,14 @@ impl Cluster {
         durable.last = Index::new(terms.len() as u64);
         durable.runs = runs_of(&terms);
         durable.tail = server.disk.read(Index::ZERO, durable.last);
-        let config = raft_core::Config::new(Timing::LAN, server.start.limits, 42).expect("it was valid before");
-        server.raft = Raft::new(config, durable).expect("a disk holds what a correct server wrote");
+        let configuration_of = |entry: &Entry| match &entry.payload {
+            Payload::Configuration(membership) => {
+                Some(Configuration { index: entry.index, membership: membership.clone() })
+            }
+            Payload::Blank | Payload::Command(_) => None,
+        };
+        durable.configurations = server.disk.log.iter().filter_map(configuration_of).collect();
+        server.raft = Raft::new(server.start.config(), durable).expect("a disk holds what a correct server wrote");
         server.applied.clear();
         self.mail.retain(|mail| mail.to != node(id));
         self.step(node(id), Event::Tick);

@@ -1,12 +1,12 @@
 //! What waits for the disk, and what does not: contract D1–D8.
 
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
-use raft_core::{Busy, Entries, Event, Outcome, RoleKind, Rpc};
+use raft_core::{Busy, Entries, Event, Outcome, RoleKind, Rpc, Storage};
 
 use crate::rig::{
     Start, append, append_reply, apply, at, blank, commit_notice, entries, entries_of, heartbeat, heartbeat_reply,
     index, not_leader, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose, received, rejected, reply,
-    send, term_over, unknown, vote, vote_reply,
+    send, term, term_over, unknown, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -405,7 +405,7 @@ fn rule_d8_nothing_held_leaves_after_storage_has_failed() {
 fn rule_d8_a_server_whose_storage_has_failed_neither_campaigns_nor_grants_nor_takes_entries() {
     let mut server = Start::first_of_three().server();
     server.step(Event::StorageFailed);
-    assert!(server.status().load.storage_failed);
+    assert_eq!(server.status().load.storage, Storage::Failed);
     assert_eq!(server.raft.deadline(), None);
     server.wait(10_000);
     assert_eq!(server.step(Event::Tick), []);
@@ -438,6 +438,8 @@ fn rule_d8_a_leader_whose_storage_fails_steps_down_and_answers_everybody() {
     assert_eq!(
         effects,
         [
+            send(2, Rpc::TimeoutNow { term: term(1) }),
+            send(3, Rpc::Resigned { term: term(1) }),
             reply(7, unknown(None)),
             reply(9, not_leader(None)),
             reply(8, not_leader(None)),
@@ -446,4 +448,16 @@ fn rule_d8_a_leader_whose_storage_fails_steps_down_and_answers_everybody() {
     );
     assert_eq!(server.role(), (1, RoleKind::Follower));
     assert_eq!(server.read(11), [reply(11, Outcome::StorageFailed)]);
+}
+
+/// T111: a sync that failed once and then "succeeds" proves nothing.
+#[test]
+fn regress_t111_a_completion_that_comes_after_the_failure_is_not_believed() {
+    let mut server = Start::first_of_three().term(1).follower_of(2);
+    assert_eq!(server.receive(2, append(1, 2, at(0, 0), 1, entries_of(1, &[1]))), [persist(1, entries_of(1, &[1]))]);
+    server.step(Event::StorageFailed);
+    assert_eq!(server.persisted(1), [], "nothing is acknowledged, and nothing applied");
+    assert_eq!(server.status().log.durable, index(0));
+    server.receive(2, heartbeat(1, 3, 1));
+    assert_eq!(server.receive(2, heartbeat(1, 4, 1)), [send(2, heartbeat_reply(1, 4, 0, 0))]);
 }

@@ -1,13 +1,17 @@
 //! Who leads: contract E5, T1, T2, V1–V9.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
-use raft_core::{Boot, CampaignId, Effect, Entries, Event, Message, Peer, RoleKind, Rpc, Time};
+use raft_core::{
+    Boot, CampaignId, Configuration, Effect, Entries, Event, Index, Message, Observation, Peer, RoleKind, Rpc, Time,
+    Timing,
+};
 
 use crate::rig::{
-    Start, append, at, blank, entries, heartbeat, heartbeat_reply, membership, node, peer, persist, persist_vote,
-    pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
+    Start, append, at, blank, configured, entries, heartbeat, heartbeat_reply, membership, node, peer, persist,
+    persist_vote, pre_vote, pre_vote_reply, received, send, store, term, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -104,7 +108,9 @@ fn rule_e5_the_first_step_says_what_is_due_and_new_says_nothing() {
     let mut raft = Start::first_of_three().raft();
     assert_eq!(raft.deadline(), Some(Time::ZERO), "the first step is due at once");
     let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
-    assert_eq!(effects, [Effect::Configured { membership: membership(&[1, 2, 3]) }]);
+    let configuration = Configuration { index: Index::ZERO, membership: membership(&[1, 2, 3]).into() };
+    let observed = Effect::Observe(Observation::Configured(configuration));
+    assert_eq!(effects, [observed, configured(0, membership(&[1, 2, 3]))]);
     let effects = raft.step(Message { at: Time::from_nanos(6), event: Event::Tick });
     assert_eq!(effects, [], "and only once");
 }
@@ -114,7 +120,7 @@ fn rule_e5_the_first_step_of_a_sole_voter_starts_its_campaign() {
     let mut raft = Start::new(1, &[1]).raft();
     let effects = raft.step(Message { at: Time::from_nanos(5), event: Event::Tick });
     let silent: Vec<_> = effects.into_iter().filter(|effect| !matches!(effect, Effect::Observe(_))).collect();
-    assert_eq!(silent, [Effect::Configured { membership: membership(&[1]) }, persist_vote(1, 1, 1, NONE)]);
+    assert_eq!(silent, [configured(0, membership(&[1])), persist_vote(1, 1, 1, NONE)]);
 }
 
 #[test]
@@ -268,6 +274,37 @@ fn regress_t020_a_pre_candidate_does_not_cling_to_the_leader_it_lost() {
     server.tick();
     assert_eq!(server.role(), (1, RoleKind::PreCandidate));
     assert_eq!(server.receive(3, pre_vote(2, 7, at(0, 0))), [send(3, pre_vote_reply(2, 7, Granted))]);
+}
+
+/// Send times have to be remembered for as long as the answers take: 500 ms there and back are
+/// nothing unusual between continents.
+#[test]
+fn regress_a_leader_whose_answers_take_long_stays_leader() {
+    let timing = Timing {
+        heartbeat_interval: Duration::from_millis(50),
+        election_timeout_min: Duration::from_secs(2),
+        election_timeout_max: Duration::from_secs(4),
+        stall_limit: Duration::from_secs(4),
+    };
+    let mut server = Start::first_of_three().timing(timing).settled_leader();
+    let mut under_way = VecDeque::new();
+    for number in 0..1_500 {
+        server.wait(10);
+        let effects = server.propose(100 + number);
+        // The disk and both peers keep up, half a second late.
+        let rounds = effects.iter().filter_map(|effect| match effect {
+            Effect::Send { rpc: Rpc::Heartbeat { round, .. }, .. } => Some(*round),
+            _ => None,
+        });
+        under_way.extend(rounds.map(|round| (server.now.after(Duration::from_millis(500)), round)));
+        while let Some((_, round)) = under_way.front().copied().filter(|(due, _)| *due <= server.now) {
+            under_way.pop_front();
+            for peer in [2, 3] {
+                server.receive(peer, heartbeat_reply(1, round.as_u64(), 1, 1));
+            }
+        }
+        assert_eq!(server.status().role, RoleKind::Leader, "after {} s", number / 100);
+    }
 }
 
 #[test]

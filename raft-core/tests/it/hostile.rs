@@ -8,13 +8,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use raft_core::Verdict::{Granted, LeaderAlive, Refused};
 use raft_core::{
-    Boot, CampaignId, Effect, Entries, Entry, Event, Index, Limits, LogReadOutcome, Message, Payload, Peer, Position,
-    Raft, ReadId, Rejection, RequestId, Rpc, Term, Time, Verdict, WriteSeq,
+    Boot, CampaignId, Change, Configuration, Effect, Entries, Entry, Event, ForwardId, Index, Limits, LogReadOutcome,
+    Member, Membership, Message, Payload, Peer, Position, Priority, Raft, ReadId, ReadMode, Rejection, RequestId, Rpc,
+    SnapshotFate, SnapshotMeta, SnapshotOffer, Term, Time, Verdict, WriteSeq,
 };
 
+use crate::members::{add_voter, changed, demote, promote, remove, with_learners};
 use crate::rig::{
-    Start, append, append_reply, at, cases, entries_of, heartbeat, heartbeat_reply, index, node, peer, persist_vote,
-    pre_vote, received, rejected, seq, store, term_over, vote,
+    Start, append, append_reply, at, cases, entries_of, heartbeat, heartbeat_reply, index, membership, node, peer,
+    persist_vote, pre_vote, read, received, rejected, seq, store, term_over, vote,
 };
 
 // ---- lies with a name ----------------------------------------------------------------------
@@ -137,7 +139,11 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 
 /// Entries as a decoder lets them through: each follows on the one before.
 fn entries() -> impl Strategy<Value = Entries> {
-    let payload = prop_oneof![Just(Payload::Blank), (0..40_usize).prop_map(|n| Payload::Command(vec![7; n].into()))];
+    let payload = prop_oneof![
+        Just(Payload::Blank),
+        (0..40_usize).prop_map(|n| Payload::Command(vec![7; n].into())),
+        configurations().prop_map(|membership| Payload::Configuration(membership.into())),
+    ];
     (number(), proptest::collection::vec((number(), payload), 0..5)).prop_map(|(first, mut list)| {
         list.sort_by_key(|(term, _)| *term);
         let mut index = Index::new(first);
@@ -150,14 +156,36 @@ fn entries() -> impl Strategy<Value = Entries> {
     })
 }
 
-/// An append that a correct leader could have sent, more or less.
+/// Configurations of every kind, this server's place among them.
+fn configurations() -> impl Strategy<Value = Membership> {
+    let three = membership(&[1, 2, 3]);
+    let other_disk = Membership::new([Member { node: node(1), store: store(9) }]).expect("one voter");
+    select(vec![
+        three.clone(),
+        Membership::default(),
+        membership(&[1]),
+        membership(&[2, 3]),
+        with_learners(&[2, 3], &[4]),
+        changed(&three, &[add_voter(4)]),
+        changed(&three, &[remove(2), remove(3)]),
+        changed(&three, &[demote(1), remove(3)]),
+        other_disk,
+    ])
+}
+
+/// An append that a correct leader could have sent, more or less; now and then it sets a configuration.
 fn plausible_append() -> impl Strategy<Value = Rpc> {
-    (0..8_u64, 0..6_u64, 0..6_u64, 0..10_u64, proptest::collection::vec(0..6_u64, 0..5)).prop_map(
-        |(term, prev, prev_term, commit, mut terms)| {
+    let set = proptest::option::weighted(0.3, configurations());
+    (0..8_u64, 0..6_u64, 0..6_u64, 0..10_u64, proptest::collection::vec(0..6_u64, 0..5), set).prop_map(
+        |(term, prev, prev_term, commit, mut terms, set)| {
             let prev_term = if prev == 0 { 0 } else { prev_term.min(term) };
             terms.iter_mut().for_each(|entry_term| *entry_term = (*entry_term).clamp(prev_term, term.max(prev_term)));
             terms.sort_unstable();
-            append(term, 1, at(prev, prev_term), commit, entries_of(prev + 1, &terms))
+            let mut list: Vec<Entry> = entries_of(prev + 1, &terms).iter().cloned().collect();
+            if let (Some(membership), Some(last)) = (set, list.last_mut()) {
+                last.payload = Payload::Configuration(membership.into());
+            }
+            append(term, 1, at(prev, prev_term), commit, crate::rig::entries(list))
         },
     )
 }
@@ -165,12 +193,16 @@ fn plausible_append() -> impl Strategy<Value = Rpc> {
 fn rpc() -> impl Strategy<Value = Rpc> {
     let index = || number().prop_map(Index::new);
     let round = || number().prop_map(raft_core::Round::new);
+    let promise = || (0..400_u64).prop_map(Duration::from_millis);
+    let forward = || (0..3_u64, 0..6_u64).prop_map(|(boot, number)| ForwardId { boot: Boot::new(boot), number });
+    let mode = || prop_oneof![Just(ReadMode::Quorum), Just(ReadMode::Lease)];
     let campaign = || (0..3_u64, 0..6_u64).prop_map(|(boot, number)| CampaignId { boot: Boot::new(boot), number });
     prop_oneof![
         1 => (term(), campaign(), position()).prop_map(|(term, campaign, last)| Rpc::PreVote { term, campaign, last }),
         3 => (term(), campaign(), verdict())
             .prop_map(|(term, campaign, verdict)| Rpc::PreVoteReply { term, campaign, verdict }),
-        1 => (term(), position()).prop_map(|(term, last)| Rpc::Vote { term, last }),
+        1 => (term(), position(), proptest::option::of(term()))
+            .prop_map(|(term, last, ordered_in)| Rpc::Vote { term, last, ordered_in }),
         3 => (term(), verdict()).prop_map(|(term, verdict)| Rpc::VoteReply { term, verdict }),
         2 => (number(), number(), position(), number(), entries())
             .prop_map(|(term, round, prev, commit, entries)| append(term, round, prev, commit, entries)),
@@ -180,12 +212,27 @@ fn rpc() -> impl Strategy<Value = Rpc> {
         3 => (term(), round(), index(), position(), index()).prop_map(|(term, round, prev, hint, commit)| {
             Rpc::AppendRejected(Rejection { term, round, prev, hint, commit }.into())
         }),
-        2 => (term(), round(), index()).prop_map(|(term, round, commit)| Rpc::Heartbeat { term, round, commit }),
-        3 => (term(), round(), index(), index()).prop_map(|(term, round, matched, verified)| {
-            Rpc::HeartbeatReply { term, round, matched, verified }
+        2 => (term(), round(), index(), promise())
+            .prop_map(|(term, round, commit, promise)| Rpc::Heartbeat { term, round, commit, promise }),
+        3 => (term(), round(), index(), index(), promise()).prop_map(|(term, round, matched, verified, granted)| {
+            Rpc::HeartbeatReply { term, round, matched, verified, granted }
         }),
         1 => (term(), index()).prop_map(|(term, commit)| Rpc::CommitNotice { term, commit }),
         1 => term().prop_map(|term| Rpc::TermOver { term }),
+        1 => term().prop_map(|term| Rpc::TimeoutNow { term }),
+        1 => term().prop_map(|term| Rpc::Resigned { term }),
+        2 => (term(), round(), position(), 0..5_u64).prop_map(|(term, round, last, configuration)| {
+            let configuration = Configuration { index: Index::new(configuration), membership: membership(&[1, 2, 3]).into() };
+            let meta = SnapshotMeta { last, configuration, bytes: 10 }.into();
+            Rpc::InstallSnapshot(SnapshotOffer { term, round, meta, source: node(2) }.into())
+        }),
+        1 => (term(), position(), any::<bool>(), number()).prop_map(|(term, last, failed, bytes)| {
+            let fate = if failed { SnapshotFate::Failed } else { SnapshotFate::Received(bytes) };
+            Rpc::SnapshotStatus { term, last, fate }
+        }),
+        1 => (term(), forward(), mode()).prop_map(|(term, id, mode)| Rpc::ReadIndex { term, id, mode }),
+        1 => (term(), forward(), proptest::option::of(index()))
+            .prop_map(|(term, id, index)| Rpc::ReadIndexReply { term, id, index }),
     ]
 }
 
@@ -213,9 +260,28 @@ enum Step {
     /// The disk answers the oldest question: with what it holds, with something else, or not at all.
     Found(Option<Option<Entries>>),
     Unreachable(u64),
+    /// The snapshot that was asked for is made, or cannot be.
+    Taken(bool),
+    /// Somebody sends a snapshot, all of it or not.
+    Arrived(Position, bool),
+    /// An operator wants other members; `true` if it knows those of now.
+    Change(bool, Vec<Change>),
+    Transfer(Option<u64>),
+    StorageFull,
+    StorageReady,
     StorageFailed,
     Wait(u64),
     Wake,
+}
+
+fn wish() -> impl Strategy<Value = Change> {
+    let id = || 1..6_u64;
+    prop_oneof![
+        2 => id().prop_map(add_voter),
+        1 => id().prop_map(promote),
+        2 => id().prop_map(demote),
+        2 => id().prop_map(remove),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -228,6 +294,13 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Applied),
         4 => proptest::option::of(proptest::option::of(entries())).prop_map(Step::Found),
         2 => number().prop_map(|id| Step::Unreachable(id.max(1))),
+        3 => proptest::bool::weighted(0.8).prop_map(Step::Taken),
+        3 => (position(), any::<bool>()).prop_map(|(last, complete)| Step::Arrived(last, complete)),
+        4 => (proptest::bool::weighted(0.9), proptest::collection::vec(wish(), 0..4))
+            .prop_map(|(current, wishes)| Step::Change(current, wishes)),
+        2 => proptest::option::of(1..6_u64).prop_map(Step::Transfer),
+        1 => Just(Step::StorageFull),
+        1 => Just(Step::StorageReady),
         1 => proptest::bool::weighted(0.1).prop_map(|fails| if fails { Step::StorageFailed } else { Step::Wake }),
         3 => (0..200_u64).prop_map(Step::Wait),
         6 => Just(Step::Wake),
@@ -244,6 +317,10 @@ struct Besieged {
     questions: std::collections::VecDeque<(ReadId, Index, Index)>,
     requests: u64,
     ended: std::collections::BTreeSet<RequestId>,
+    /// The snapshot that the server has asked for.
+    making: Option<Index>,
+    /// The configuration that was announced last.
+    configured: Option<Configuration>,
 }
 
 const LIMITS: Limits = Limits {
@@ -256,6 +333,9 @@ const LIMITS: Limits = Limits {
     unapplied_bytes_max: 200,
     pending_proposals_max: 8,
     pending_reads_max: 8,
+    snapshot_bytes: 600,
+    snapshot_entries: 9,
+    retain_bytes: 100,
 };
 
 impl Besieged {
@@ -265,13 +345,20 @@ impl Besieged {
             now: Time::from_nanos(1_000_000_000),
             writes: (WriteSeq::ZERO, WriteSeq::ZERO),
             handed: Index::ZERO,
-            disk: entries_of(1, &start.log).iter().map(|entry| (entry.index, entry.clone())).collect(),
+            disk: start.entries().into_iter().map(|entry| (entry.index, entry)).collect(),
             questions: std::collections::VecDeque::new(),
             requests: 0,
+            making: None,
             ended: std::collections::BTreeSet::new(),
+            configured: None,
         };
         besieged.take(vec![Event::Tick]);
         besieged
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId::new(self.requests)
     }
 
     fn event(&mut self, step: Step) -> Event {
@@ -284,7 +371,7 @@ impl Besieged {
             }
             Step::Read => {
                 self.requests += 1;
-                Event::Read { request: RequestId::new(self.requests) }
+                read(self.requests)
             }
             Step::Synced(count) => {
                 let (done, issued) = self.writes;
@@ -293,6 +380,11 @@ impl Besieged {
                 Event::Persisted { seq: newest }
             }
             Step::Applied => Event::Applied { index: self.handed },
+            Step::Taken(fine) => match self.making.take() {
+                Some(index) => Event::SnapshotTaken { index, bytes: fine.then_some(10) },
+                None => Event::RequestSnapshot { request: self.next_request() },
+            },
+            Step::Arrived(last, complete) => Event::SnapshotReceived { last, complete },
             Step::Found(found) => match (self.questions.pop_front(), found) {
                 (None, _) => Event::Tick,
                 (Some((id, ..)), Some(Some(lie))) => Event::LogRead { id, outcome: LogReadOutcome::Entries(lie) },
@@ -304,6 +396,17 @@ impl Besieged {
                 }
             },
             Step::Unreachable(id) => Event::PeerUnreachable { node: node(id) },
+            Step::Change(current, changes) => {
+                self.requests += 1;
+                let index = self.raft.status().configuration.index.as_u64();
+                crate::members::change(self.requests, if current { index } else { index + 1 }, &changes)
+            }
+            Step::Transfer(to) => {
+                self.requests += 1;
+                crate::members::transfer(self.requests, to)
+            }
+            Step::StorageFull => Event::StorageFull,
+            Step::StorageReady => Event::StorageReady,
             Step::StorageFailed => Event::StorageFailed,
             Step::Wait(millis) => {
                 self.now = self.now.after(Duration::from_millis(millis));
@@ -366,18 +469,38 @@ impl Besieged {
                     let cost = append.entries.cost();
                     assert!(cost <= LIMITS.message_bytes_max || append.entries.len() == 1, "{cost} bytes in an append");
                 }
-                Effect::Send { .. } | Effect::Configured { .. } | Effect::Observe(_) => {}
+                Effect::TakeSnapshot { meta } => {
+                    assert_eq!(meta.last.index, self.handed, "a snapshot of something else than was handed over");
+                    self.making = Some(meta.last.index);
+                }
+                Effect::InstallSnapshot { seq, meta } => {
+                    assert_eq!(seq, self.writes.1.next());
+                    self.writes.1 = seq;
+                    self.disk.clear();
+                    assert!(meta.last.index > self.handed, "the state machine is set back");
+                    self.handed = meta.last.index;
+                }
+                Effect::Compact { through } => self.disk.retain(|index, _| *index > through),
+                Effect::Send { .. } | Effect::SendSnapshot { .. } | Effect::Observe(_) => {}
+                Effect::Configured { configuration } => self.configured = Some(configuration),
             }
         }
         let status = self.raft.status();
+        // E3: whoever connects to peers knows the configuration in force, whatever became of others.
+        assert_eq!(self.configured.as_ref(), Some(&status.configuration));
         assert!(self.raft.deadline().is_none_or(|deadline| deadline > at), "due again at once");
         assert!(status.load.held <= 8, "{} promises held", status.load.held);
         assert!(status.load.proposals <= LIMITS.pending_proposals_max && status.load.reads <= LIMITS.pending_reads_max);
         assert!(self.questions.len() < 50, "asks the disk without end");
         // What is not durable is pinned; one append that reaches the limit still passes.
-        let pinned_max = LIMITS.log_cache_bytes + LIMITS.unsynced_bytes_max + 5 * 240;
+        let pinned_max = LIMITS.log_cache_bytes + LIMITS.unsynced_bytes_max + 5 * 400;
         assert!(status.log.cached_bytes <= pinned_max, "{} bytes in memory", status.log.cached_bytes);
     }
+}
+
+/// A joint configuration without this server in its new half.
+fn leaving() -> Membership {
+    changed(&membership(&[1, 2, 3]), &[remove(1), demote(3)])
 }
 
 fn start() -> impl Strategy<Value = Start> {
@@ -388,6 +511,9 @@ fn start() -> impl Strategy<Value = Start> {
         Just(Start::first_of_three().log(&[1, 1, 1]).term(3).vote(2).limits(limits)),
         Just(Start::new(1, &[1]).log(&[1]).limits(limits)),
         Just(Start::new(1, &[]).limits(limits)),
+        Just(Start::first_of_three().log(&[1, 1, 2]).change(2, leaving()).limits(limits).leases()),
+        Just(Start::first_of_three().log(&[1]).limits(limits).leases().priority(Priority::Never)),
+        Just(Start::new(1, &[1]).members(with_learners(&[1], &[2, 3])).limits(limits).priority(Priority::Low)),
     ]
 }
 

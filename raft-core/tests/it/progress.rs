@@ -165,6 +165,32 @@ fn regress_t042_a_full_window_that_was_lost_is_sent_again() {
     );
 }
 
+/// 8 MiB take longer than the patience on a slow link. As long as more and more of it arrives,
+/// nothing is lost, and sending it again would only make it take longer.
+#[test]
+fn regress_what_a_slow_link_still_carries_is_not_sent_again() {
+    let mut server = Start::first_of_three().settled_leader();
+    for number in 10..14 {
+        server.propose(number);
+    }
+    // The disk there is as slow as the link. A heartbeat is answered at once.
+    let mut answer = |millis, arrived| {
+        server.wait(millis);
+        let beats = server.step(Event::Tick);
+        let Some(Effect::Send { rpc: Rpc::Heartbeat { round, .. }, .. }) = beats.first() else { panic!("{beats:?}") };
+        server.receive(2, heartbeat_reply(1, round.as_u64(), arrived, arrived))
+    };
+    for arrived in 2..5 {
+        assert_eq!(answer(140, arrived), [], "{arrived} has arrived");
+    }
+    // Nothing more comes for a while: now it is lost.
+    let effects = answer(150, 4);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Send { rpc: Rpc::Append(append), .. }] if append.prev.index == index(4)),
+        "{effects:?}"
+    );
+}
+
 #[test]
 fn regress_t048_a_heartbeat_that_comes_back_resumes_a_probe_that_was_lost() {
     let mut server = Start::first_of_three().leader();

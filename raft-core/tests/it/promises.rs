@@ -96,7 +96,7 @@ impl Watched {
                         self.memory.retain(|index, _| *index < first.index);
                     }
                     self.memory.extend(entries.iter().map(|entry| (entry.index, entry.clone())));
-                    self.disk.waiting.push_back((seq, hard_state, entries));
+                    self.disk.waiting.push_back((seq, hard_state.map(|state| *state), entries));
                 }
                 Effect::Send { to, rpc } => self.check(to, &rpc),
                 Effect::Apply { entries, .. } => {
@@ -134,6 +134,13 @@ impl Watched {
             | Rpc::HeartbeatReply { .. }
             | Rpc::AppendRejected(_)
             | Rpc::CommitNotice { .. }
+            | Rpc::TimeoutNow { .. }
+            | Rpc::Resigned { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
             | Rpc::TermOver { .. } => {}
         }
     }
@@ -141,7 +148,7 @@ impl Watched {
     fn check_vote(&mut self, term: Term, candidate: NodeId) {
         self.promises[0] += 1;
         let known = self.disk.hard_state;
-        let kept = known.term > term || known == HardState { term, voted_for: Some(candidate) };
+        let kept = known.term > term || known == HardState { term, voted_for: Some(candidate), floor: None };
         assert!(kept, "a vote for {candidate} in term {term}, and the disk knows only {known:?}");
         let first = *self.votes.entry(term).or_insert(candidate);
         assert_eq!(first, candidate, "a second vote in term {term}");

@@ -16,7 +16,7 @@ const NONE: Entries = Entries::EMPTY;
 fn addresses(entries: &Entries) -> Vec<*const u8> {
     let commands = entries.iter().filter_map(|entry| match &entry.payload {
         Payload::Command(command) => Some(command.as_ptr()),
-        Payload::Blank => None,
+        Payload::Blank | Payload::Configuration(_) => None,
     });
     commands.collect()
 }

@@ -4,12 +4,8 @@ use raft_core::{Busy, Effect, Event, Outcome, Purpose, RoleKind};
 
 use crate::rig::{
     Start, append_reply, apply, blank, entries, heartbeat, heartbeat_reply, index, not_leader, persist_vote, proposal,
-    propose, read_ready, received, reply, request, send, term_over,
+    propose, read, read_ready, received, reply, send, term_over,
 };
-
-fn read(number: u64) -> Event {
-    Event::Read { request: request(number) }
-}
 
 #[test]
 fn a_read_costs_one_round_of_heartbeats_and_no_write() {
@@ -19,9 +15,7 @@ fn a_read_costs_one_round_of_heartbeats_and_no_write() {
 }
 
 #[test]
-fn a_read_of_a_follower_is_told_who_leads() {
-    let mut server = Start::first_of_three().term(1).follower_of(2);
-    assert_eq!(server.read(7), [reply(7, not_leader(2))]);
+fn a_read_of_a_server_that_knows_no_leader_is_told_so() {
     let mut server = Start::first_of_three().candidate();
     assert_eq!(server.read(8), [reply(8, not_leader(None))]);
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_core::{
-    Append, Boot, CampaignId, ClusterId, Config, Durable, Effect, Entries, Entry, Event, HardState, Identity, Index,
-    Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Raft, Rejection, RequestId,
-    RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time, Timing, Verdict, WriteSeq,
+    Append, Boot, CampaignId, ClusterId, Config, Configuration, Durable, Effect, Entries, Entry, Event, HardState,
+    Identity, Index, Leases, Limits, Member, Membership, Message, NodeId, Outcome, Payload, Peer, Position, Priority,
+    ProgressMode, Raft, ReadMode, Rejection, RequestId, RoleKind, Round, Rpc, Status, StoreId, Term, TermRun, Time,
+    Timing, Verdict, WriteSeq,
 };
 
 // ---- words ---------------------------------------------------------------------------------
@@ -91,11 +92,11 @@ pub(crate) fn persist(number: u64, entries: Entries) -> Effect {
 
 /// A write of term and vote, and perhaps entries.
 pub(crate) fn persist_vote(number: u64, term: u64, vote: impl Into<Option<u64>>, entries: Entries) -> Effect {
-    Effect::Persist { seq: seq(number), hard_state: Some(hard_state(term, vote)), entries }
+    Effect::Persist { seq: seq(number), hard_state: Some(hard_state(term, vote).into()), entries }
 }
 
 pub(crate) fn hard_state(term: u64, vote: impl Into<Option<u64>>) -> HardState {
-    HardState { term: Term::new(term), voted_for: vote.into().map(node) }
+    HardState { term: Term::new(term), voted_for: vote.into().map(node), floor: None }
 }
 
 pub(crate) fn apply(entries: Entries, tokens: &[(u64, u64)]) -> Effect {
@@ -118,6 +119,15 @@ pub(crate) fn read_ready(at: u64) -> Outcome {
     Outcome::ReadReady { index: index(at) }
 }
 
+pub(crate) fn configuration(at: u64, membership: &Membership) -> Configuration {
+    Configuration { index: index(at), membership: membership.clone().into() }
+}
+
+/// The configuration set at `at` is in force.
+pub(crate) fn configured(at: u64, membership: Membership) -> Effect {
+    Effect::Configured { configuration: Configuration { index: index(at), membership: membership.into() } }
+}
+
 // ---- messages ------------------------------------------------------------------------------
 
 pub(crate) fn campaign(number: u64) -> CampaignId {
@@ -133,7 +143,7 @@ pub(crate) fn pre_vote_reply(in_term: u64, number: u64, verdict: Verdict) -> Rpc
 }
 
 pub(crate) fn vote(in_term: u64, last: Position) -> Rpc {
-    Rpc::Vote { term: term(in_term), last }
+    Rpc::Vote { term: term(in_term), last, ordered_in: None }
 }
 
 pub(crate) fn vote_reply(in_term: u64, verdict: Verdict) -> Rpc {
@@ -154,12 +164,12 @@ pub(crate) fn rejected(in_term: u64, number: u64, prev: u64, hint: Position, com
 }
 
 pub(crate) fn heartbeat(in_term: u64, number: u64, commit: u64) -> Rpc {
-    Rpc::Heartbeat { term: term(in_term), round: round(number), commit: index(commit) }
+    Rpc::Heartbeat { term: term(in_term), round: round(number), commit: index(commit), promise: Duration::ZERO }
 }
 
 pub(crate) fn heartbeat_reply(in_term: u64, number: u64, matched: u64, verified: u64) -> Rpc {
     let (term, round) = (term(in_term), round(number));
-    Rpc::HeartbeatReply { term, round, matched: index(matched), verified: index(verified) }
+    Rpc::HeartbeatReply { term, round, matched: index(matched), verified: index(verified), granted: Duration::ZERO }
 }
 
 pub(crate) fn commit_notice(in_term: u64, commit: u64) -> Rpc {
@@ -184,15 +194,25 @@ pub(crate) struct Start {
     pub(crate) boot: u64,
     pub(crate) applied: u64,
     pub(crate) limits: Limits,
+    pub(crate) timing: Timing,
     /// Whether memory holds the log at the start.
     pub(crate) warm: bool,
+    /// The configuration before the log, if it is more than `voters`.
+    pub(crate) members: Option<Membership>,
+    /// The entries of the log that set a configuration.
+    pub(crate) changes: Vec<(u64, Membership)>,
+    pub(crate) priority: Priority,
+    /// Lease reads, for clocks with this drift.
+    pub(crate) leases: Option<u32>,
 }
 
 impl Start {
     /// Server `me` of a new cluster of `voters`.
     pub(crate) fn new(me: u64, voters: &[u64]) -> Self {
         let (term, vote, log, boot, applied) = (0, None, Vec::new(), 1, 0);
-        Self { me, voters: voters.to_vec(), term, vote, log, boot, applied, limits: Limits::DEFAULT, warm: true }
+        let (voters, limits, warm, members, changes) = (voters.to_vec(), Limits::DEFAULT, true, None, Vec::new());
+        let (timing, priority, leases) = (Timing::LAN, Priority::High, None);
+        Self { me, voters, term, vote, log, boot, applied, limits, timing, warm, members, changes, priority, leases }
     }
 
     /// Server 1 of three.
@@ -214,6 +234,31 @@ impl Start {
         Self { log: log.to_vec(), term, ..self }
     }
 
+    pub(crate) fn timing(self, timing: Timing) -> Self {
+        Self { timing, ..self }
+    }
+
+    /// In a cluster with this first configuration. `voters` stays what it is: those whom
+    /// [`Start::candidate`] and its kin ask.
+    pub(crate) fn members(self, members: Membership) -> Self {
+        Self { members: Some(members), ..self }
+    }
+
+    /// The entry at `at`, in the log already, sets a configuration.
+    pub(crate) fn change(mut self, at: u64, membership: Membership) -> Self {
+        self.changes.push((at, membership));
+        self
+    }
+
+    pub(crate) fn priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// With lease reads, for clocks that drift by up to a thousand parts in a million.
+    pub(crate) fn leases(self) -> Self {
+        Self { leases: Some(1_000), ..self }
+    }
+
     pub(crate) fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = self.limits;
         change(&mut limits);
@@ -221,7 +266,7 @@ impl Start {
     }
 
     pub(crate) fn durable(&self) -> Durable {
-        let tail = if self.warm { entries_of(1, &self.log) } else { Entries::EMPTY };
+        let tail = if self.warm { entries(self.entries()) } else { Entries::EMPTY };
         Durable {
             identity: Identity {
                 cluster: ClusterId::new(7),
@@ -231,7 +276,10 @@ impl Start {
             },
             hard_state: hard_state(self.term, self.vote),
             base: Position::ZERO,
-            membership: membership(&self.voters),
+            snapshot: None,
+            bytes: 0,
+            membership: self.first_membership().into(),
+            configurations: self.changes.iter().map(|(at, membership)| configuration(*at, membership)).collect(),
             applied: index(self.applied),
             last: index(self.log.len() as u64),
             runs: runs_of(&self.log),
@@ -239,15 +287,45 @@ impl Start {
         }
     }
 
+    fn first_membership(&self) -> Membership {
+        self.members.clone().unwrap_or_else(|| membership(&self.voters))
+    }
+
+    /// The log, entry by entry.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut list: Vec<Entry> = entries_of(1, &self.log).iter().cloned().collect();
+        for (at, membership) in &self.changes {
+            let changed = list.iter_mut().find(|entry| entry.index == index(*at)).expect("changes are in the log");
+            changed.payload = Payload::Configuration(membership.clone().into());
+        }
+        list
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let config = Config::new(self.timing, self.limits, 42).expect("the limits of tests are not zero");
+        let config = config.with_priority(self.priority);
+        match self.leases {
+            Some(drift) => config.with_leases(Leases::new(drift).expect("the clocks of tests are clocks")),
+            None => config,
+        }
+    }
+
     pub(crate) fn raft(&self) -> Raft {
-        let config = Config::new(Timing::LAN, self.limits, 42).expect("the limits of tests are not zero");
-        Raft::new(config, self.durable()).expect("tests start from what a correct server leaves behind")
+        Raft::new(self.config(), self.durable()).expect("tests start from what a correct server leaves behind")
+    }
+
+    /// The same, but storage finds something else.
+    pub(crate) fn raft_with(&self, durable: Durable) -> Raft {
+        Raft::new(self.config(), durable).expect("tests start from what a correct server leaves behind")
     }
 
     /// A server that has taken its first step.
     pub(crate) fn server(self) -> Lone {
         let mut server = Lone { raft: self.raft(), now: Time::from_nanos(1_000_000_000) };
-        let configured = Effect::Configured { membership: membership(&self.voters) };
+        let configured = match self.changes.last() {
+            Some((at, latest)) => configured(*at, latest.clone()),
+            None => configured(0, self.first_membership()),
+        };
         // E5: a sole voter has something else to do at once; nobody else has.
         assert_eq!(server.step(Event::Tick).first(), Some(&configured));
         server
@@ -285,6 +363,17 @@ impl Start {
             server.receive(*voter, vote_reply(in_term, Verdict::Granted));
         }
         assert_eq!(server.status().role, RoleKind::Leader);
+        server
+    }
+
+    /// A sole voter that leads the next term, and has applied its blank entry; learners know nothing yet.
+    pub(crate) fn sole_leader(self) -> Lone {
+        let opened_at = self.log.len() as u64 + 1;
+        let mut server = self.server();
+        server.persisted(1);
+        server.persisted(2);
+        server.step(Event::Applied { index: index(opened_at) });
+        assert!(server.status().log.committed_in_term);
         server
     }
 
@@ -354,7 +443,7 @@ impl Lone {
     }
 
     pub(crate) fn read(&mut self, number: u64) -> Vec<Effect> {
-        self.step(Event::Read { request: request(number) })
+        self.step(read(number))
     }
 
     /// Lets time pass without telling the server.
@@ -386,7 +475,7 @@ impl Lone {
     pub(crate) fn progress(&self, id: u64) -> (u64, u64, bool, usize) {
         let peers = self.status().peers;
         let peer = peers.iter().find(|peer| peer.node == node(id)).expect("the leader has a progress for each peer");
-        (peer.matched.as_u64(), peer.next.as_u64(), peer.probing, peer.inflight)
+        (peer.matched.as_u64(), peer.next.as_u64(), peer.mode == ProgressMode::Probe, peer.inflight)
     }
 }
 
@@ -397,6 +486,11 @@ pub(crate) fn received(from: u64, rpc: Rpc) -> Event {
 /// Request `number`, for a command that says so.
 pub(crate) fn propose(number: u64) -> Event {
     Event::Propose { request: request(number), command: proposed(number) }
+}
+
+/// A read that asks a majority.
+pub(crate) fn read(number: u64) -> Event {
+    Event::Read { request: request(number), mode: ReadMode::Quorum }
 }
 
 /// The command of request `number`.

@@ -7,7 +7,7 @@ use raft_core::{Boot, Busy, CampaignId, Class, Effect, Entries, Event, Observati
 use crate::rig::{
     Start, append, append_reply, apply, at, blank, commit_notice, entries, entries_of, entry, heartbeat,
     heartbeat_reply, index, node, not_leader, peer, persist, persist_vote, pre_vote, pre_vote_reply, proposal, propose,
-    read_ready, received, rejected, reply, request, send, store, term, term_over, vote, vote_reply,
+    read, read_ready, received, rejected, reply, request, send, store, term, term_over, vote, vote_reply,
 };
 
 const NONE: Entries = Entries::EMPTY;
@@ -18,7 +18,7 @@ const NONE: Entries = Entries::EMPTY;
 fn rule_e3_members_are_named_again_only_when_they_change() {
     // A life with everything in it but a change of the configuration: `Start::server` has seen the first.
     let mut server = Start::first_of_three().settled_leader();
-    let mut effects = server.batch([propose(7), Event::Read { request: request(8) }]);
+    let mut effects = server.batch([propose(7), read(8)]);
     effects.extend(server.receive(2, heartbeat(3, 1, 0)));
     effects.extend(server.step(Event::PeerUnreachable { node: node(2) }));
     for written in [3, 4] {
@@ -243,8 +243,8 @@ fn rule_r1_a_rejection_that_does_not_fit_what_was_sent_is_ignored() {
         assert_eq!(probing.receive(2, rejected(2, 1, prev, at(0, 0), 0)), [], "{prev}");
         assert_eq!((probing.progress(2), probing.status().load.drops.stale), ((0, 4, true, 1), stale));
     }
-    for (prev, stale) in [(0, 1), (1, 2), (5, 3), (9, 4)] {
-        assert_eq!(replicating.receive(2, rejected(1, 4, prev, at(0, 0), 0)), [], "{prev}");
+    for (round, prev, stale) in [(4, 0, 1), (1, 1, 2), (4, 5, 3), (4, 9, 4)] {
+        assert_eq!(replicating.receive(2, rejected(1, round, prev, at(0, 0), 0)), [], "{prev}");
         assert_eq!((replicating.progress(2), replicating.status().load.drops.stale), ((1, 5, false, 3), stale));
     }
     let all = entries([entry(1, 1), entry(2, 1), entry(3, 1), blank(4, 2)]);

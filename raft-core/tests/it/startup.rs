@@ -17,9 +17,9 @@ fn refused(change: impl FnOnce(&mut Durable)) -> Option<DurableError> {
 
 #[test]
 fn rule_d10_a_log_without_its_beginning_is_refused() {
-    for base in [at(1, 1), at(0, 1), at(1, 0)] {
+    for base in [at(1, 1), at(1, 0), at(2, 1)] {
         let error = refused(|durable| durable.base = base);
-        assert_eq!(error, Some(DurableError::Compacted { base }));
+        assert_eq!(error, Some(DurableError::Compacted { base, snapshot: at(0, 0) }));
         let said = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(said.contains(&base.to_string()), "{said}");
     }

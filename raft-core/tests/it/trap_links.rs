@@ -145,7 +145,7 @@ fn regress_t040_a_server_stranded_at_a_later_term_says_so_and_is_taken_back() {
     cluster.propose(3, 2);
     cluster.read(3, 3);
     let nobody = Some(Some(Outcome::NotLeader { leader: None }));
-    assert_eq!((cluster.answer(2), cluster.answer(3)), (nobody, nobody));
+    assert_eq!((cluster.answer(2), cluster.answer(3)), (nobody.clone(), nobody));
 
     cluster.heal();
     let leader = cluster.elect();

@@ -1,5 +1,7 @@
 //! What may be typed: commands, flags and their help.
 
+mod member;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use raft_kv::config::ClusterConfig;
 use raft_tokio::core::NodeId;
 
+pub(crate) use self::member::{Join, Member, MemberAdd, MemberChange, MemberList, Newcomer, Snapshot, Transfer};
 use super::exit;
 
 /// The command line.
@@ -60,13 +63,23 @@ pub(crate) enum Command {
     Range(Range),
     Load(Load),
     Status(Status),
+    Join(Join),
+    #[command(subcommand)]
+    Member(Member),
+    Transfer(Transfer),
+    Snapshot(Snapshot),
 }
 
 impl Command {
     /// How its result is to be printed, if that can be chosen.
     pub(crate) fn output(&self) -> Option<Format> {
         let flag = match self {
-            Self::Demo(_) | Self::Init(_) | Self::Serve(_) => return None,
+            Self::Demo(_) | Self::Init(_) | Self::Serve(_) | Self::Join(_) => return None,
+            Self::Member(Member::List(list)) => list.output,
+            Self::Member(Member::Add(add)) => add.output,
+            Self::Member(Member::Remove(change) | Member::Promote(change) | Member::Demote(change)) => change.output,
+            Self::Transfer(transfer) => transfer.output,
+            Self::Snapshot(snapshot) => snapshot.output,
             Self::Put(put) => put.output,
             Self::Get(get) => get.output,
             Self::Del(del) => del.output,
@@ -271,7 +284,9 @@ pub(crate) struct Load {
 
 /// Show whether the cluster is healthy, and how each node stands
 ///
-/// Asks every node, also when there is no leader. Exit status 6 if the cluster cannot serve.
+/// Asks every node, also when there is no leader. Exit status 6 if the cluster cannot serve. If the
+/// leader waits for something, it says for what: how far each node is, how it is supplied, how long it
+/// has been silent; the configuration; logs, snapshots and disks. --output table shows these always.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -310,8 +325,11 @@ pub(crate) struct ReadFlags {
     /// Let any node answer from what it has, which may be out of date, even without a leader
     #[arg(long)]
     pub(crate) stale: bool,
-    /// Which node's copy to read: 1 or n1
-    #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "stale", value_parser = parse_node)]
+    /// Rely on the leader's lease instead of asking a majority, if the configuration has leases
+    #[arg(long, conflicts_with_all = ["stale", "node"])]
+    pub(crate) lease: bool,
+    /// Which node's copy to read: 1 or n1; without --stale it asks the leader up to where to wait
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = parse_node)]
     pub(crate) node: Option<NodeId>,
 }
 

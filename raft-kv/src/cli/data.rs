@@ -190,7 +190,12 @@ pub(crate) fn metadata_json(metadata: Metadata) -> serde_json::Value {
 }
 
 fn consistency(flags: &ReadFlags) -> Consistency {
-    if flags.stale { Consistency::Stale { node: flags.node } } else { Consistency::Linearizable }
+    match flags.node {
+        node if flags.stale => Consistency::Stale { node },
+        Some(node) => Consistency::LinearizableAt { node },
+        None if flags.lease => Consistency::Lease,
+        None => Consistency::Linearizable,
+    }
 }
 
 fn key_range(arguments: &Range) -> KeyRange {

@@ -62,6 +62,7 @@ impl Exit {
             ClientError::CompareFailed { .. } => Some(Self::ConditionFailed),
             ClientError::TooLarge { .. } | ClientError::EmptyKey | ClientError::NoSuchNode { .. } => Some(Self::Usage),
             ClientError::Distrusted(_)
+            | ClientError::Declined { .. }
             | ClientError::Refused(_)
             | ClientError::Confused
             | ClientError::NoEndpoints

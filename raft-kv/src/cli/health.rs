@@ -1,7 +1,7 @@
 //! From what the nodes say of themselves to one sentence: can the cluster serve, and how many
 //! more failures does it stand?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use raft_kv::protocol::NodeStatus;
@@ -49,6 +49,65 @@ impl fmt::Display for NoAnswer {
     }
 }
 
+/// Who belongs to the cluster, as the leader sees it, or whoever is nearest to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// `None` if nobody has said.
+    known: Option<Known>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    voters: BTreeSet<NodeId>,
+    /// Those of before, while several voters change at once.
+    outgoing: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+}
+
+/// What a node is to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It decides with the others.
+    Voter,
+    /// It is sent the log.
+    Learner,
+    /// It was removed, or has not joined.
+    Stranger,
+}
+
+impl Members {
+    pub(crate) fn of<'a>(answers: impl Iterator<Item = &'a NodeStatus>) -> Self {
+        let informed = answers.filter(|status| !status.voters.is_empty());
+        let newest = informed.max_by_key(|status| (status.term, status.role == RoleKind::Leader, status.configuration));
+        let set = |nodes: &[NodeId]| nodes.iter().copied().collect();
+        let known = newest.map(|status| Known {
+            voters: set(&status.voters),
+            outgoing: set(&status.outgoing),
+            learners: set(&status.learners),
+        });
+        Self { known }
+    }
+
+    pub(crate) fn kind(&self, node: NodeId) -> Kind {
+        match &self.known {
+            // Nobody can tell: whoever is in the configuration file is taken for one.
+            None => Kind::Voter,
+            Some(known) if known.voters.contains(&node) || known.outgoing.contains(&node) => Kind::Voter,
+            Some(known) if known.learners.contains(&node) => Kind::Learner,
+            Some(_) => Kind::Stranger,
+        }
+    }
+
+    /// The sets of nodes of each of which a majority decides; the listed ones if nobody can tell.
+    fn deciding(&self, listed: &BTreeSet<NodeId>) -> Vec<BTreeSet<NodeId>> {
+        match &self.known {
+            None => vec![listed.clone()],
+            Some(known) if known.outgoing.is_empty() => vec![known.voters.clone()],
+            Some(known) => vec![known.voters.clone(), known.outgoing.clone()],
+        }
+    }
+}
+
 /// The sum of the findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Health {
@@ -56,6 +115,8 @@ pub(crate) struct Health {
     pub(crate) members: usize,
     /// Members that follow the leader, itself included.
     pub(crate) working: usize,
+    /// How many more members may fail before the cluster cannot serve.
+    pub(crate) tolerates: usize,
     /// Members that answered at all.
     pub(crate) answering: usize,
     /// Members that are up, but do not talk to this client.
@@ -84,38 +145,47 @@ impl Health {
     /// Judges the findings, one for each member.
     pub(crate) fn judge(findings: &[Finding]) -> Self {
         let answers: Vec<&NodeStatus> = findings.iter().filter_map(|finding| finding.answer.as_ref().ok()).collect();
-        let members = findings.len();
+        let membership = Members::of(answers.iter().copied());
+        let deciding = membership.deciding(&findings.iter().map(|finding| finding.node).collect());
+        let members = deciding.iter().flatten().collect::<BTreeSet<_>>().len();
         // Of two that both think they lead, the one of the older term has been replaced.
         let leader = answers.iter().filter(|status| status.role == RoleKind::Leader).max_by_key(|status| status.term);
         let follows = |status: &NodeStatus| {
             leader.is_some_and(|leader| status.term == leader.term && status.leader == Some(leader.node))
                 && !status.storage_failed
         };
-        let working = answers.iter().filter(|status| follows(status)).count();
-        let refusing =
-            findings.iter().filter(|finding| matches!(finding.answer, Err(NoAnswer::Refused { .. }))).count();
+        let works = |status: &NodeStatus| follows(status) && !status.storage_full;
+        let at_work: BTreeSet<NodeId> =
+            answers.iter().filter(|status| works(status)).map(|status| status.node).collect();
+        let unwilling: BTreeSet<NodeId> = findings
+            .iter()
+            .filter(|finding| matches!(finding.answer, Err(NoAnswer::Refused { .. })))
+            .map(|finding| finding.node)
+            .collect();
+        let working = at_work.iter().filter(|node| membership.kind(**node) == Kind::Voter).count();
+        let refusing = unwilling.len();
+        let tolerates = tolerance(&deciding, &at_work);
+        let maybe: BTreeSet<NodeId> = at_work.union(&unwilling).copied().collect();
         let mut complaints = divergences(&answers);
         let verdict = match () {
             () if !complaints.is_empty() => Verdict::Diverged,
-            () if working < majority(members) && working + refusing >= majority(members) => Verdict::Refused,
-            () if working < majority(members) => Verdict::Down,
+            () if tolerates.is_none() && tolerance(&deciding, &maybe).is_some() => Verdict::Refused,
+            () if tolerates.is_none() => Verdict::Down,
             () if working < members => Verdict::Degraded,
             () => Verdict::Healthy,
         };
-        complaints.extend(findings.iter().filter_map(|finding| match &finding.answer {
+        let concerned = findings.iter().filter(|finding| membership.kind(finding.node) != Kind::Stranger);
+        complaints.extend(concerned.filter_map(|finding| match &finding.answer {
             Err(NoAnswer::Silent(_)) => Some(format!("{} does not answer", finding.node)),
             Err(NoAnswer::Refused { .. }) => Some(format!("{} and this client do not accept each other", finding.node)),
             Ok(status) if status.storage_failed => Some(format!("the storage of {} has failed", finding.node)),
+            Ok(status) if status.storage_full => Some(format!("the disk of {} is full", finding.node)),
             Ok(status) if leader.is_some() && !follows(status) => Some(format!("{} follows no leader", finding.node)),
             Ok(_) => None,
         }));
         let leader = leader.map(|leader| leader.node);
-        Self { verdict, members, working, answering: answers.len(), refusing, leader, complaints }
-    }
-
-    /// How many more members may fail before the cluster cannot serve.
-    pub(crate) fn tolerates(&self) -> usize {
-        self.working.saturating_sub(majority(self.members))
+        let tolerates = tolerates.unwrap_or(0);
+        Self { verdict, members, working, tolerates, answering: answers.len(), refusing, leader, complaints }
     }
 
     /// The exit status for scripts.
@@ -134,7 +204,7 @@ impl fmt::Display for Health {
         let leader = leader.map_or_else(|| "no leader".to_owned(), |leader| format!("leader {leader}"));
         match verdict {
             Verdict::Healthy | Verdict::Degraded => {
-                let tolerates = match self.tolerates() {
+                let tolerates = match self.tolerates {
                     0 => "tolerates no further failure".to_owned(),
                     1 => "tolerates 1 more failure".to_owned(),
                     failures => format!("tolerates {failures} more failures"),
@@ -173,6 +243,13 @@ impl Verdict {
 
 fn majority(members: usize) -> usize {
     members / 2 + 1
+}
+
+/// How many of `able` may fail, whichever they are, so that a majority of each set is left; `None` if
+/// there is none now.
+fn tolerance(deciding: &[BTreeSet<NodeId>], able: &BTreeSet<NodeId>) -> Option<usize> {
+    let spare = deciding.iter().map(|set| set.intersection(able).count().checked_sub(majority(set.len())));
+    spare.min().flatten()
 }
 
 /// Replicas that have applied the same commands hold the same, or something is badly wrong.
@@ -223,8 +300,21 @@ pub(crate) mod tests {
             applied: Index::new(7),
             state,
             peers: Vec::new(),
-            voters: Vec::new(),
+            configuration: Index::ZERO,
+            voters: (1..=9).filter_map(NodeId::new).collect(),
+            outgoing: Vec::new(),
+            learners: Vec::new(),
+            transfer: None,
+            base: Index::ZERO,
+            log_bytes: 0,
+            snapshot: Index::ZERO,
+            snapshot_bytes: 0,
+            proposals: 0,
+            reads: 0,
+            held: 0,
+            storage_full: false,
             storage_failed: false,
+            runtime: raft_kv::protocol::RuntimeSummary::default(),
         };
         Finding { node: node(number), address: String::new(), answer: Ok(status) }
     }
@@ -305,5 +395,49 @@ pub(crate) mod tests {
         let health = Health::judge(&findings);
         assert_eq!((health.verdict, health.exit()), (Verdict::Diverged, Exit::Failed));
         assert!(health.to_string().contains("n1 and n3 hold different data at index 7"), "{health}");
+    }
+
+    fn with_members(mut finding: Finding, voters: &[u64], outgoing: &[u64]) -> Finding {
+        let nodes = |numbers: &[u64]| numbers.iter().copied().map(node).collect();
+        if let Ok(status) = &mut finding.answer {
+            (status.voters, status.outgoing) = (nodes(voters), nodes(outgoing));
+        }
+        finding
+    }
+
+    #[test]
+    fn while_voters_change_a_majority_of_both_sets_is_needed() {
+        let up = |number, role| with_members(answer(number, role, 4, Some(4)), &[3, 4, 5], &[1, 2, 3]);
+        let (three, four) = (up(3, RoleKind::Follower), up(4, RoleKind::Leader));
+        let health = Health::judge(&[silent(1), silent(2), three.clone(), four.clone(), silent(5)]);
+        assert_eq!((health.verdict, health.members, health.working), (Verdict::Down, 5, 2), "{health}");
+        let two = up(2, RoleKind::Follower);
+        let health = Health::judge(&[silent(1), two, three, four, silent(5)]);
+        assert_eq!((health.verdict, health.tolerates), (Verdict::Degraded, 0), "{health}");
+    }
+
+    #[test]
+    fn who_belongs_is_for_the_leader_to_say_and_not_for_one_it_has_replaced() {
+        let old = with_members(answer(1, RoleKind::Leader, 4, Some(1)), &[1, 2, 3, 4], &[]);
+        let new = with_members(answer(2, RoleKind::Leader, 5, Some(2)), &[2, 3], &[]);
+        let third = with_members(answer(3, RoleKind::Follower, 5, Some(2)), &[2, 3], &[]);
+        let mut findings = [old, new, third];
+        if let Ok(status) = &mut findings[0].answer {
+            status.configuration = Index::new(99);
+        }
+        let health = Health::judge(&findings);
+        assert_eq!((health.verdict, health.members), (Verdict::Healthy, 2), "{health}");
+    }
+
+    #[test]
+    fn a_full_disk_is_a_failure_that_is_named() {
+        let mut full = answer(1, RoleKind::Follower, 4, Some(2));
+        if let Ok(status) = &mut full.answer {
+            status.storage_full = true;
+        }
+        let findings = [full, answer(2, RoleKind::Leader, 4, Some(2)), answer(3, RoleKind::Follower, 4, Some(2))];
+        let three = findings.map(|finding| with_members(finding, &[1, 2, 3], &[]));
+        let text = "DEGRADED – 2 of 3 nodes, leader n2, tolerates no further failure; the disk of n1 is full";
+        assert_eq!(Health::judge(&three).to_string(), text);
     }
 }

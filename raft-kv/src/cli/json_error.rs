@@ -3,6 +3,7 @@
 use raft_kv::client::ClientError;
 use serde_json::{Value, json};
 
+use super::admin::SnapshotFailure;
 use super::data::metadata_json;
 use super::exit::Exit;
 use super::load::LoadFailure;
@@ -20,7 +21,10 @@ pub(crate) fn document(error: &anyhow::Error) -> Value {
             Some(_) => continue,
             None => match cause.downcast_ref::<LoadFailure>() {
                 Some(failure) => failure.json(),
-                None => continue,
+                None => match cause.downcast_ref::<SnapshotFailure>() {
+                    Some(failure) => failure.json(),
+                    None => continue,
+                },
             },
         };
         if let (Value::Object(fields), Value::Object(details)) = (&mut fields, details) {

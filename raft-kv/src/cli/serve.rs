@@ -7,7 +7,7 @@ use anyhow::bail;
 use raft_kv::config::ClusterConfig;
 use raft_kv::machine::Machine;
 use raft_kv::server::{self, ServeError};
-use raft_tokio::core::{NodeId, Timing};
+use raft_tokio::core::NodeId;
 use raft_tokio::transport::TransportError;
 use raft_tokio::{Node, StartError};
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(arguments: &Serve) -> anyhow::Result<Exit> {
 }
 
 fn start(config: &ClusterConfig, id: NodeId) -> anyhow::Result<Node<Machine>> {
-    server::start(config, id, Timing::LAN).map_err(|error| {
+    server::start(config, id).map_err(|error| {
         let exit = match &error {
             ServeError::Config(_)
             | ServeError::Identity(_)

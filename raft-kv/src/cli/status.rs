@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use raft_kv::client::{Client, ClientError};
-use raft_kv::protocol::NodeStatus;
+use raft_kv::protocol::{NodeStatus, PeerProgress, RuntimeSummary};
 use raft_tokio::core::NodeId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -13,8 +13,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::arguments::{Format, Status};
 use super::connect;
+use super::details::details;
 use super::exit::Exit;
-use super::health::{Finding, Health, NoAnswer, Verdict};
+use super::health::{Finding, Health, Kind, Members, NoAnswer, Verdict};
 use super::output;
 
 /// Once a majority has answered, the others have so long: a dead node must not make the command
@@ -28,9 +29,10 @@ pub(crate) async fn status(arguments: &Status) -> anyhow::Result<Exit> {
     let findings = ask(&client, &everyone, arguments.client.timeout).await;
     let health = Health::judge(&findings);
     match arguments.output.output {
-        Format::Plain | Format::Table => {
+        format @ (Format::Plain | Format::Table) => {
             let cure = cure(&health, &findings, &arguments.client.cluster.config);
-            output::write_line(&format!("{health}\n\n{}{cure}", findings_table(&findings)))?;
+            let details = details(&findings, format == Format::Table);
+            output::write_line(&format!("{health}\n\n{}{details}{cure}", findings_table(&findings)))?;
         }
         Format::Json => output::write_json(&health_json(&health, &findings))?,
     }
@@ -109,10 +111,11 @@ fn cure(health: &Health, findings: &[Finding], config: &Path) -> String {
 fn findings_table(findings: &[Finding]) -> String {
     let numbers = ["TERM", "COMMIT", "APPLIED", "DURABLE", "REVISION", "KEYS"];
     let header = ["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "DURABLE", "REVISION", "KEYS", "HASH"];
+    let membership = Members::of(findings.iter().filter_map(|finding| finding.answer.as_ref().ok()));
     let rows = findings.iter().map(|Finding { node, address, answer }| {
         let mut row = vec![node.to_string(), address.clone()];
         match answer {
-            Ok(status) => row.extend(status_cells(status)),
+            Ok(status) => row.extend(status_cells(status, &membership)),
             Err(none) => {
                 row.push(none.name().to_owned());
                 row.resize(header.len(), "-".to_owned());
@@ -126,12 +129,17 @@ fn findings_table(findings: &[Finding]) -> String {
     if reasons.is_empty() { table } else { format!("{table}\n{reasons}") }
 }
 
-fn status_cells(status: &NodeStatus) -> [String; 8] {
+fn status_cells(status: &NodeStatus, members: &Members) -> [String; 8] {
     // Enough of the hash to compare by eye; JSON has all of it.
     let mut hash = status.state.hash.to_string();
     hash.truncate(12);
+    let role = match members.kind(status.node) {
+        Kind::Voter => status.role.to_string(),
+        Kind::Learner => "learner".to_owned(),
+        Kind::Stranger => "no member".to_owned(),
+    };
     [
-        status.role.to_string(),
+        role,
         status.term.to_string(),
         status.commit.to_string(),
         status.applied.to_string(),
@@ -150,8 +158,43 @@ fn health_json(health: &Health, findings: &[Finding]) -> Value {
         "leader": health.leader.map(|leader| leader.to_string()),
         "members": health.members,
         "working": health.working,
-        "tolerates": health.tolerates(),
+        "tolerates": health.tolerates,
         "nodes": nodes,
+    })
+}
+
+fn names(nodes: &[NodeId]) -> Vec<String> {
+    nodes.iter().map(ToString::to_string).collect()
+}
+
+fn peer_json(peer: &PeerProgress) -> Value {
+    let PeerProgress { node, matched, next, inflight, supply, silent_for_ms } = peer;
+    json!({
+        "node": node.to_string(),
+        "matched": matched.as_u64(),
+        "next": next.as_u64(),
+        "in_flight": inflight,
+        "supply": supply.to_string(),
+        "silent_for_ms": silent_for_ms,
+    })
+}
+
+fn runtime_json(runtime: &RuntimeSummary) -> Value {
+    let RuntimeSummary {
+        late_wakeups,
+        lateness_max_ms,
+        long_turns,
+        turn_max_ms,
+        messages_dropped,
+        connections_refused,
+    } = runtime;
+    json!({
+        "late_wakeups": late_wakeups,
+        "lateness_max_ms": lateness_max_ms,
+        "long_turns": long_turns,
+        "turn_max_ms": turn_max_ms,
+        "messages_dropped": messages_dropped,
+        "connections_refused": connections_refused,
     })
 }
 
@@ -174,6 +217,21 @@ fn finding_json(finding: &Finding) -> Value {
             "keys": status.state.keys,
             "sessions": status.state.sessions,
             "hash": status.state.hash.to_string(),
+            "log_base": status.base.as_u64(),
+            "log_bytes": status.log_bytes,
+            "snapshot": status.snapshot.as_u64(),
+            "snapshot_bytes": status.snapshot_bytes,
+            "proposals": status.proposals,
+            "reads": status.reads,
+            "held": status.held,
+            "peers": status.peers.iter().map(peer_json).collect::<Vec<_>>(),
+            "runtime": runtime_json(&status.runtime),
+            "configuration": status.configuration.as_u64(),
+            "voters": names(&status.voters),
+            "outgoing": names(&status.outgoing),
+            "learners": names(&status.learners),
+            "transfer": status.transfer.map(|node| node.to_string()),
+            "storage_full": status.storage_full,
             "storage_failed": status.storage_failed,
         }),
     };

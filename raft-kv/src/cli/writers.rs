@@ -62,6 +62,7 @@ impl WriteFailure {
             ClientError::CompareFailed { .. }
             | ClientError::TooLarge { .. }
             | ClientError::EmptyKey
+            | ClientError::Declined { .. }
             | ClientError::Refused(_)
             | ClientError::Confused
             | ClientError::NoEndpoints

@@ -146,7 +146,7 @@ impl Pool {
                 self.on_silence(from);
                 Next::Pause
             }
-            Refusal::Busy | Refusal::SequenceAhead { .. } => Next::Pause,
+            Refusal::Busy { .. } | Refusal::SequenceAhead { .. } => Next::Pause,
             Refusal::CompareFailed { .. } => {
                 self.on_leader(from);
                 Next::Finish(Finished::Refused(refusal))
@@ -155,6 +155,7 @@ impl Pool {
             | Refusal::EmptyKey
             | Refusal::SessionUnknown
             | Refusal::SequenceStale { .. }
+            | Refusal::Declined { .. }
             | Refusal::Misunderstood(_) => Next::Finish(Finished::Refused(refusal)),
         }
     }

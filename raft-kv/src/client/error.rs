@@ -25,10 +25,8 @@ pub enum ClientError {
     /// A retry changes nothing.
     #[error("{verdict}\n{0}", verdict = .0.verdict_of_distrust())]
     Distrusted(Box<Trail>),
-    /// A write that may or may not be applied, now or later.
-    #[error(
-        "{cause}: the write may or may not have been applied\n{trail}\n  read the key to find out whether the write was applied"
-    )]
+    /// A write, or a change to the cluster, that may or may not be applied, now or later.
+    #[error("{cause}: {}\n{trail}\n  {}", .trail.doubt(), .trail.way_to_find_out())]
     OutcomeUnknown {
         /// How the answer was missed.
         cause: UnknownCause,
@@ -56,6 +54,12 @@ pub enum ClientError {
     /// Never possible: a key has at least one byte.
     #[error("the key is empty; a key has at least one byte")]
     EmptyKey,
+    /// Not done: the cluster cannot do it as things stand.
+    #[error("{reason}")]
+    Declined {
+        /// Why.
+        reason: String,
+    },
     /// Not done: the server will not do it, and a retry will not change that.
     #[error("the server {0}")]
     Refused(Refusal),
@@ -159,6 +163,8 @@ pub enum Need {
     Write,
     /// A leader with a majority, to read what is current.
     Read,
+    /// A leader with a majority, to change who belongs to the cluster or who leads it.
+    Decision,
     /// Any one node.
     AnyNode,
     /// This node.
@@ -252,7 +258,7 @@ impl AttemptOutcome {
             Self::Refused(refusal) => match refusal {
                 Refusal::Unknown { .. } => true,
                 Refusal::NotLeader { .. }
-                | Refusal::Busy
+                | Refusal::Busy { .. }
                 | Refusal::StorageFailed
                 | Refusal::Stopping
                 | Refusal::TooLarge { .. }
@@ -261,6 +267,7 @@ impl AttemptOutcome {
                 | Refusal::SessionUnknown
                 | Refusal::SequenceStale { .. }
                 | Refusal::SequenceAhead { .. }
+                | Refusal::Declined { .. }
                 | Refusal::Misunderstood(_) => false,
             },
             Self::Connecting { .. }
@@ -291,6 +298,7 @@ impl Trail {
         match self.need {
             Need::Write => format!("no leader could take the write within {timeout:?}; nothing was changed"),
             Need::Read => format!("no leader could answer within {timeout:?}"),
+            Need::Decision => format!("no leader could do that within {timeout:?}; nothing was changed"),
             Need::AnyNode => format!("no node answered within {timeout:?}"),
             Need::Node(node) => format!("{node} did not answer within {timeout:?}"),
         }
@@ -299,9 +307,29 @@ impl Trail {
     /// The same, if nobody accepts this client or is accepted by it.
     fn verdict_of_distrust(&self) -> String {
         match self.need {
-            Need::Write => "the nodes and this client do not accept each other; nothing was changed".to_owned(),
+            Need::Write | Need::Decision => {
+                "the nodes and this client do not accept each other; nothing was changed".to_owned()
+            }
             Need::Read | Need::AnyNode => "the nodes and this client do not accept each other".to_owned(),
             Need::Node(node) => format!("{node} and this client do not accept each other"),
+        }
+    }
+
+    /// What is not known, if an attempt was not answered.
+    fn doubt(&self) -> &'static str {
+        match self.need {
+            Need::Decision => "the change may or may not have been made",
+            Need::Write | Need::Read | Need::AnyNode | Need::Node(_) => "the write may or may not have been applied",
+        }
+    }
+
+    /// How to get to know it.
+    fn way_to_find_out(&self) -> &'static str {
+        match self.need {
+            Need::Decision => "`raft-kv member list` shows whether it was made, and who leads",
+            Need::Write | Need::Read | Need::AnyNode | Need::Node(_) => {
+                "read the key to find out whether the write was applied"
+            }
         }
     }
 
@@ -309,7 +337,7 @@ impl Trail {
     fn candidates(&self) -> impl Iterator<Item = (NodeId, &EndpointTrail)> {
         let only = match self.need {
             Need::Node(only) => Some(only),
-            Need::Write | Need::Read | Need::AnyNode => None,
+            Need::Write | Need::Read | Need::Decision | Need::AnyNode => None,
         };
         let candidates = self.endpoints.iter().map(|(node, endpoint)| (*node, endpoint));
         candidates.filter(move |(node, _)| only.is_none_or(|only| only == *node))
@@ -401,7 +429,7 @@ impl fmt::Display for Trail {
             writeln!(f)?;
         }
         match self.need {
-            Need::Write | Need::Read => {}
+            Need::Write | Need::Read | Need::Decision => {}
             Need::AnyNode => return f.write_str("  start one of them; one is enough for this"),
             Need::Node(node) => return write!(f, "  `raft-kv serve --node {}` starts it", node.as_u64()),
         }
@@ -524,7 +552,7 @@ mod tests {
             let mut trail = harmless.clone();
             trail.on_attempt(node(1), outcome.clone());
             // A later, certain failure of another attempt takes nothing back.
-            trail.on_attempt(node(1), AttemptOutcome::Refused(Refusal::Busy));
+            trail.on_attempt(node(1), AttemptOutcome::Refused(Refusal::Busy { reason: "busy".to_owned() }));
             assert!(trail.may_be_applied(), "{outcome:?}");
         }
     }

@@ -130,7 +130,9 @@ impl World {
             }
             Request::Range { range, limit, .. } => return self.range(&range, limit),
             Request::Count { range, .. } => return self.count(&range),
-            Request::Status => return Err(Refusal::Busy),
+            Request::Status | Request::Change { .. } | Request::Transfer { .. } | Request::Snapshot => {
+                return Err(Refusal::Busy { reason: "busy".to_owned() });
+            }
         };
         self.index += 1;
         let position = Position::new(Index::new(self.index), Term::new(1));
@@ -231,7 +233,7 @@ impl World {
                 self.hint = self.leader;
                 Ok(Err(Refusal::Unknown { leader: None }))
             }
-            Fate::Busy => Ok(Err(Refusal::Busy)),
+            Fate::Busy => Ok(Err(Refusal::Busy { reason: "busy".to_owned() })),
             Fate::Misunderstand => Ok(Err(Refusal::Misunderstood(DecodeError::Malformed))),
             Fate::TooLarge => Ok(Err(Refusal::TooLarge { what: Part::Request, size: 9, limit: 8 })),
             Fate::Confuse => {

@@ -1,6 +1,7 @@
 //! The encoding of requests and responses, byte by byte, and against hostile bytes.
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use raft_tokio::core::StoreId;
 
 use super::*;
 use crate::key::Key;
@@ -17,7 +18,7 @@ fn ticket() -> Ticket {
 #[test]
 fn the_encoding_of_requests_never_changes() {
     let key = Key::new("k").expect("because it has a byte");
-    let vectors: [(Request, &[u8]); 9] = [
+    let vectors: [(Request, &[u8]); 14] = [
         (Request::Register { nonce: Nonce::new(0x81) }, b"\x00\x81\x01"),
         (
             Request::Put { ticket: ticket(), key: "k".into(), value: "vw".into(), if_revision: Some(Revision::new(9)) },
@@ -42,10 +43,26 @@ fn the_encoding_of_requests_never_changes() {
             Request::Count { range: KeyRange::prefix("a"), freshness: Freshness::Linearizable },
             b"\x05\x01a\x01\x01b\x00",
         ),
+        (Request::Range { range: KeyRange::all(), limit: None, freshness: Freshness::Lease }, b"\x03\x00\x00\x00\x02"),
+        (
+            Request::Change {
+                expected: Some(Index::new(300)),
+                changes: vec![
+                    Change::AddLearner { store: StoreId::new(9), promote: true },
+                    Change::Promote { node: node(2) },
+                    Change::Demote { node: node(3) },
+                    Change::Remove { node: node(4) },
+                ],
+            },
+            b"\x06\x01\xac\x02\x04\x00\x09\x01\x01\x02\x02\x03\x03\x04",
+        ),
+        (Request::Change { expected: None, changes: Vec::new() }, b"\x06\x00\x00"),
+        (Request::Transfer { to: Some(node(2)) }, b"\x07\x01\x02"),
+        (Request::Snapshot, b"\x08"),
     ];
     for (request, content) in vectors {
         let bytes = encode_request(&request);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 2], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc2, 3], content].concat().escape_ascii().to_string());
         assert_eq!(decode_request(&bytes), Ok(request));
     }
 }
@@ -60,7 +77,7 @@ fn the_encoding_of_responses_never_changes() {
         mod_revision: Revision::new(3),
         version: 2,
     };
-    let vectors: [(Response, &[u8]); 19] = [
+    let vectors: [(Response, &[u8]); 23] = [
         (Ok(Reply::Registered { session: SessionId::new(9) }), b"\x00\x00\x09"),
         (Ok(Reply::Put { revision: Revision::new(4), previous: Some(metadata) }), b"\x00\x01\x04\x01\x02\x03\x02"),
         (Ok(Reply::Deleted { revision: Revision::new(4), previous: None }), b"\x00\x02\x04\x00"),
@@ -74,7 +91,7 @@ fn the_encoding_of_responses_never_changes() {
             b"\x00\x05\x02\x01\x01k\x00\x08",
         ),
         (Err(Refusal::NotLeader { leader: Some(node(2)) }), b"\x01\x00\x01\x02"),
-        (Err(Refusal::Busy), b"\x01\x01"),
+        (Err(Refusal::Busy { reason: "full".to_owned() }), b"\x01\x01\x04full"),
         (Err(Refusal::Unknown { leader: None }), b"\x01\x02\x00"),
         (Err(Refusal::StorageFailed), b"\x01\x03"),
         (Err(Refusal::Stopping), b"\x01\x04"),
@@ -86,10 +103,14 @@ fn the_encoding_of_responses_never_changes() {
         (Err(Refusal::SequenceAhead { ceiling: Sequence::new(6) }), b"\x01\x0a\x06"),
         (Err(Refusal::Misunderstood(DecodeError::Malformed)), b"\x01\x0b\x02"),
         (Err(Refusal::Misunderstood(DecodeError::UnsupportedVersion { found: 2, newest: 1 })), b"\x01\x0b\x01\x02\x01"),
+        (Err(Refusal::Declined { reason: "no".to_owned() }), b"\x01\x0c\x02no"),
+        (Ok(Reply::Changed { configuration: Index::new(8), node: Some(node(4)) }), b"\x00\x06\x08\x01\x04"),
+        (Ok(Reply::Transferred { leader: None }), b"\x00\x07\x00"),
+        (Ok(Reply::SnapshotTaken { last: Position::new(Index::new(8), Term::new(3)) }), b"\x00\x08\x03\x08"),
     ];
     for (response, content) in vectors {
         let bytes = encode_response(&response);
-        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 2], content].concat().escape_ascii().to_string());
+        assert_eq!(bytes.escape_ascii().to_string(), [&[0xc3, 3], content].concat().escape_ascii().to_string());
         assert_eq!(decode_response(&bytes), Ok(response));
     }
 }
@@ -114,9 +135,29 @@ fn a_status_survives_the_wire() {
             sessions: 1,
             hash: crate::machine::Machine::new().hash(),
         },
-        peers: vec![PeerProgress { node: node(2), matched: Index::new(8), probing: false, silent_for_ms: 12 }],
+        peers: vec![PeerProgress {
+            node: node(2),
+            matched: Index::new(8),
+            next: Index::new(10),
+            inflight: 1,
+            supply: ProgressMode::Replicate,
+            silent_for_ms: 12,
+        }],
+        configuration: Index::new(3),
         voters: vec![node(1), node(2)],
+        outgoing: Vec::new(),
+        learners: vec![node(3)],
+        transfer: None,
+        base: Index::new(2),
+        log_bytes: 700,
+        snapshot: Index::new(4),
+        snapshot_bytes: 300,
+        proposals: 3,
+        reads: 2,
+        held: 1,
+        storage_full: false,
         storage_failed: false,
+        runtime: RuntimeSummary { late_wakeups: 2, lateness_max_ms: 300, ..RuntimeSummary::default() },
     };
     let response: Response = Ok(Reply::Status(Box::new(status)));
     assert_eq!(decode_response(&encode_response(&response)), Ok(response));
@@ -126,15 +167,15 @@ proptest! {
     #[test]
     fn hostile_requests_are_refused_or_mean_one_request(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         // Behind the right envelope, so that the content is reached.
-        if let Ok(request) = decode_request(&[&[0xc2, 2], &bytes[..]].concat()) {
+        if let Ok(request) = decode_request(&[&[0xc2, 3], &bytes[..]].concat()) {
             prop_assert_eq!(decode_request(&encode_request(&request)), Ok(request));
         }
-        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 2]));
+        prop_assert!(decode_request(&bytes).is_err() || bytes.starts_with(&[0xc2, 3]));
     }
 
     #[test]
     fn hostile_responses_are_refused_or_mean_one_response(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        if let Ok(response) = decode_response(&[&[0xc3, 2], &bytes[..]].concat()) {
+        if let Ok(response) = decode_response(&[&[0xc3, 3], &bytes[..]].concat()) {
             prop_assert_eq!(decode_response(&encode_response(&response)), Ok(response));
         }
     }

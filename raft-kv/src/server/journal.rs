@@ -66,6 +66,9 @@ fn name(asked: &Asked) -> &'static str {
         Asked::Range { .. } => "range",
         Asked::Count { .. } => "count",
         Asked::Status => "status",
+        Asked::Change { .. } => "change",
+        Asked::Transfer { .. } => "transfer",
+        Asked::Snapshot => "snapshot",
     }
 }
 
@@ -73,7 +76,7 @@ fn name(asked: &Asked) -> &'static str {
 /// how clients find the leader, and how conditions fail.
 fn concerns_operator(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::Busy
+        Refusal::Busy { .. }
         | Refusal::StorageFailed
         | Refusal::TooLarge { .. }
         | Refusal::EmptyKey
@@ -84,7 +87,8 @@ fn concerns_operator(refusal: &Refusal) -> bool {
         | Refusal::CompareFailed { .. }
         | Refusal::SessionUnknown
         | Refusal::SequenceStale { .. }
-        | Refusal::SequenceAhead { .. } => false,
+        | Refusal::SequenceAhead { .. }
+        | Refusal::Declined { .. } => false,
     }
 }
 

@@ -8,17 +8,6 @@ use raft_tokio::certs::{Authority, Validity};
 
 use crate::support::{Cluster, contents, run, text};
 
-/// Replaces text in the configuration of a cluster.
-fn edit(cluster: &Cluster, edits: &[(&str, &str)]) {
-    let path = cluster.config_path();
-    let mut config = fs::read_to_string(&path).expect("because init has written it");
-    for (from, to) in edits {
-        assert!(config.contains(from), "there is no {from} in {config}");
-        config = config.replace(from, to);
-    }
-    fs::write(path, config).expect("because the test's folder is writable");
-}
-
 /// Starts n1 in vain, and sees that it changed nothing.
 fn expect_refusal(cluster: &Cluster, status: i32, parts: &[&str]) {
     let before = contents(&cluster.path());
@@ -42,7 +31,7 @@ fn a_node_that_is_not_in_the_configuration_is_refused() {
 #[test]
 fn the_data_directory_of_another_node_is_refused() {
     let cluster = Cluster::init(3);
-    edit(&cluster, &[("\"n1\"", "\"nx\""), ("\"n2\"", "\"n1\""), ("\"nx\"", "\"n2\"")]);
+    cluster.edit(&[("\"n1\"", "\"nx\""), ("\"n2\"", "\"n1\""), ("\"nx\"", "\"n2\"")]);
     expect_refusal(&cluster, 1, &["n1", "belongs to n2", "point the configuration"]);
 }
 
@@ -96,15 +85,17 @@ fn a_port_that_is_taken_is_named_with_a_status_of_its_own() {
 #[test]
 fn the_certificate_of_another_node_is_refused() {
     let cluster = Cluster::init(3);
-    edit(
-        &cluster,
-        &[("certs/n1.pem", "certs/nx.pem"), ("certs/n2.pem", "certs/n1.pem"), ("certs/nx.pem", "certs/n2.pem")],
-    );
+    cluster.edit(&[
+        ("certs/n1.pem", "certs/nx.pem"),
+        ("certs/n2.pem", "certs/n1.pem"),
+        ("certs/nx.pem", "certs/n2.pem"),
+    ]);
     expect_refusal(&cluster, 2, &["certs/n2.pem", "n1.key", "in pairs", "cluster.toml", "restore"]);
-    edit(
-        &cluster,
-        &[("certs/n1.key", "certs/nx.key"), ("certs/n2.key", "certs/n1.key"), ("certs/nx.key", "certs/n2.key")],
-    );
+    cluster.edit(&[
+        ("certs/n1.key", "certs/nx.key"),
+        ("certs/n2.key", "certs/n1.key"),
+        ("certs/nx.key", "certs/n2.key"),
+    ]);
     let config = cluster.config_path();
     run(&["serve", "--config", text(&config), "--node", "1"])
         .expect_error(2, &["certs/n2.pem names node n2", "cluster.toml uses it for node n1", "issued for it"]);
@@ -154,7 +145,7 @@ fn regress_nodes_of_another_cluster_are_told_from_dead_ones_at_once() {
     let addresses = cluster.config().endpoints().into_values();
     let edits: Vec<(String, String)> = other.config().endpoints().into_values().zip(addresses).collect();
     let edits: Vec<(&str, &str)> = edits.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
-    edit(&other, &edits);
+    other.edit(&edits);
     let parts = ["do not accept each other", "issued by another authority", "certs/client.pem", "certs/ca.pem"];
     // With an hour to try, so that it ends only if it is decided.
     for command in [&["get", "a"][..], &["put", "a", "1"], &["range"], &["get", "a", "--stale", "--node", "2"]] {
@@ -213,7 +204,7 @@ fn an_address_that_is_not_of_this_machine_is_refused() {
     let cluster = Cluster::init(1);
     let address = cluster.config().endpoints().into_values().next().expect("because there is one node");
     // For documentation only, by RFC 5737: no machine has it.
-    edit(&cluster, &[(&address, "192.0.2.1:7401")]);
+    cluster.edit(&[(&address, "192.0.2.1:7401")]);
     let config = cluster.config_path();
     let serve = || run(&["serve", "--config", text(&config), "--node", "1"]);
     serve().expect_error(
@@ -221,7 +212,7 @@ fn an_address_that_is_not_of_this_machine_is_refused() {
         &["192.0.2.1:7401", "this machine does not have it", "cluster.toml", "listen = \"0.0.0.0:7401\""],
     );
     // An empty label: no name server is even asked.
-    edit(&cluster, &[("192.0.2.1:7401", "no-such-host..invalid:7401")]);
+    cluster.edit(&[("192.0.2.1:7401", "no-such-host..invalid:7401")]);
     serve().expect_error(2, &["cannot resolve no-such-host..invalid:7401", "cluster.toml", "`listen`"]);
     cluster
         .run(&["get", "a", "--timeout", "2s"])

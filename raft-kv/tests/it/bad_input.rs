@@ -32,7 +32,7 @@ fn regress_the_configuration_is_never_called_required() {
 
 #[test]
 fn an_unknown_command_is_refused() {
-    run(&["join", "127.0.0.1:7400"]).expect_error(2, &["join", "Usage:"]);
+    run(&["jion", "127.0.0.1:7400"]).expect_error(2, &["jion", "Usage:"]);
 }
 
 #[test]

@@ -4,11 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Ended, raft_kv, run, run_with_input, text};
-
-fn as_json(ended: Ended) -> Value {
-    parsed(&ended.expect_output())
-}
+use crate::support::{Cluster, Ended, as_json, raft_kv, run, run_with_input, text};
 
 /// What `load` prints, whether or not it took so long that it told how far it was.
 fn loaded(ended: &Ended) -> Value {

@@ -1,4 +1,5 @@
-//! Rounds of `kill -9` while the cluster is written to, and what is left of what it promised.
+//! Rounds of `kill -9` while the cluster is written to, and what is left of what it promised: once with
+//! the members that it was made with, and once with snapshots all the time and members that are replaced.
 //!
 //! `RAFT_KV_KILL_ROUNDS` and `RAFT_KV_KILL_SEED` set how many rounds, and which nodes at which
 //! moments.
@@ -17,7 +18,7 @@ use raft_kv::store::KeyValue;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::support::{Cluster, PATIENCE, node};
+use crate::support::{Cluster, PATIENCE, SPARE_PORTS, node};
 
 const NODES: u64 = 3;
 const WRITERS: u64 = 32;
@@ -101,7 +102,7 @@ async fn write(
                 count.send_modify(|count| *count += 1);
             }
             Err(ClientError::OutcomeUnknown { .. }) => record.unknown.push(key),
-            Err(error) => panic!("two of three nodes are up, but: {error}"),
+            Err(error) => panic!("a majority of the nodes is up, but: {error}"),
         }
     }
 }
@@ -135,17 +136,17 @@ fn from_environment(name: &str, default: u64) -> u64 {
 /// this length.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Polls until all nodes have applied everything, and returns how they are.
-async fn converged(client: &Client) -> Vec<NodeStatus> {
+/// Polls until all of these nodes have applied everything, and returns how they are.
+async fn converged(client: &Client, members: &BTreeSet<u64>) -> Vec<NodeStatus> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut nodes = Vec::new();
-        for number in 1..=NODES {
-            nodes.extend(client.status(node(number)).await);
+        for number in members {
+            nodes.extend(client.status(node(*number)).await);
         }
         let last = nodes.iter().map(|status| status.last).max();
         let done = |status: &NodeStatus| Some(status.applied) == last && status.state.index == nodes[0].state.index;
-        if nodes.len() == NODES as usize && nodes.iter().all(done) {
+        if nodes.len() == members.len() && nodes.iter().all(done) {
             return nodes;
         }
         assert!(Instant::now() < deadline, "the nodes did not converge within {PATIENCE:?}: {nodes:#?}");
@@ -213,44 +214,173 @@ fn differences(record: &Record, listing: &[KeyValue], revision: Revision) -> Vec
     differences
 }
 
+/// A cluster that is loaded, and the members that are struck one after the other.
+struct Campaign {
+    cluster: Cluster,
+    client: Client,
+    load: Load,
+    draws: Draws,
+    seed: u64,
+    rounds: u64,
+    members: BTreeSet<u64>,
+    /// Every node that was ever started.
+    newest: u64,
+    leaders_killed: u64,
+    replaced: u64,
+    begun: Instant,
+}
+
+impl Campaign {
+    fn begin(cluster: Cluster) -> Self {
+        let (rounds, seed) = (from_environment("RAFT_KV_KILL_ROUNDS", 3), from_environment("RAFT_KV_KILL_SEED", 1));
+        let client = cluster.client(PATIENCE);
+        Self {
+            load: Load::begin(&client),
+            client,
+            cluster,
+            draws: Draws(seed),
+            seed,
+            rounds,
+            members: (1..=NODES).collect(),
+            newest: NODES,
+            leaders_killed: 0,
+            replaced: 0,
+            begun: Instant::now(),
+        }
+    }
+
+    async fn advance(&mut self) {
+        let writes = self.draws.between(50, 1_000);
+        self.load.advance(writes).await;
+    }
+
+    fn any_member(&mut self) -> u64 {
+        let nth = self.draws.between(0, self.members.len() as u64);
+        *self.members.iter().nth(nth as usize).expect("because it was drawn below their number")
+    }
+
+    /// Kills any member in mid-load and brings it back; a majority is left meanwhile.
+    async fn strike(&mut self) -> String {
+        self.advance().await;
+        let number = self.any_member();
+        let was_leader = self.client.leader() == Some(node(number));
+        self.leaders_killed += u64::from(was_leader);
+        self.cluster.kill_node(number);
+        self.advance().await;
+        self.cluster.start_node(number);
+        caught_up(&self.client, number).await;
+        let role = if was_leader { "the leader" } else { "a follower" };
+        format!("killed n{number}, {role}")
+    }
+
+    /// A new node joins, and any other member goes for good; one is killed meanwhile.
+    async fn replace(&mut self) -> String {
+        self.newest += 1;
+        let new = self.newest;
+        self.cluster.join_node(new, &[]);
+        let strike = self.strike().await;
+        self.vote(new).await;
+        let old = self.any_member();
+        self.cluster.run(&["member", "remove", &old.to_string(), "--timeout", "60s"]).expect_output();
+        self.cluster.kill_node(old);
+        // Its directory is never served again: nobody would find it.
+        self.cluster.take_out(old);
+        self.members.remove(&old);
+        self.members.insert(new);
+        self.replaced += 1;
+        self.advance().await;
+        format!("{strike}; n{new} has taken the place of n{old}")
+    }
+
+    /// Waits until a node has a vote.
+    async fn vote(&self, number: u64) {
+        let wait = async {
+            let has_vote = |status: &NodeStatus| {
+                status.voters.contains(&node(number))
+                    && status.outgoing.is_empty()
+                    && status.configuration <= status.commit
+            };
+            while !self.client.status(node(number)).await.is_ok_and(|status| has_vote(&status)) {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "n{number} got no vote within {PATIENCE:?}");
+    }
+
+    fn tell(&self, round: u64, what: &str) {
+        let (rounds, writes) = (self.rounds, *self.load.acknowledged.borrow());
+        println!("round {round} of {rounds}: {what}; {writes} writes acknowledged so far");
+    }
+
+    /// So many lines of all logs say this.
+    fn logged(&self, what: &str) -> usize {
+        (1..=self.newest).map(|node| self.cluster.log(node).matches(what).count()).sum()
+    }
+
+    /// Nothing that was acknowledged is missing anywhere, and all members hold the same.
+    async fn end(self) -> Outcome {
+        let (taken, installed) = (self.logged(TAKEN), self.logged(INSTALLED));
+        let Self { client, load, members, rounds, seed, leaders_killed, replaced, begun, cluster, .. } = self;
+        let record = load.end().await;
+        let nodes = converged(&client, &members).await;
+        for status in &nodes {
+            assert_eq!(status.state, nodes[0].state, "{} and {} differ", status.node, nodes[0].node);
+            expect_everything(&client, status.node.as_u64(), &record).await;
+        }
+        println!(
+            "kill rounds: {rounds} rounds (seed {seed}), {leaders_killed} times the leader, {replaced} members replaced; \
+             {taken} snapshots taken, {installed} installed; {} writes acknowledged, 0 missing, {} of unknown outcome; \
+             {} nodes at state hash {}; {:.1} s",
+            record.acknowledged.len(),
+            record.unknown.len(),
+            nodes.len(),
+            nodes[0].state.hash,
+            begun.elapsed().as_secs_f64()
+        );
+        drop(cluster);
+        Outcome { taken, installed, replaced }
+    }
+}
+
+/// What else happened.
+struct Outcome {
+    taken: usize,
+    installed: usize,
+    replaced: u64,
+}
+
+/// What a node logs about its snapshots.
+const TAKEN: &str = " has written a snapshot up to ";
+const INSTALLED: &str = " goes on from snapshot ";
+
 #[tokio::test]
 async fn no_acknowledged_write_is_lost_when_nodes_are_killed_while_loading() {
-    let rounds = from_environment("RAFT_KV_KILL_ROUNDS", 3);
-    let seed = from_environment("RAFT_KV_KILL_SEED", 1);
-    let begun = Instant::now();
-    let mut draws = Draws(seed);
-    let mut cluster = Cluster::start(3);
-    let client = cluster.client(PATIENCE);
-    let mut load = Load::begin(&client);
-    let mut leaders_killed = 0_u64;
-    for round in 1..=rounds {
-        load.advance(draws.between(50, 1_000)).await;
-        let number = draws.between(1, NODES + 1);
-        let was_leader = client.leader() == Some(node(number));
-        leaders_killed += u64::from(was_leader);
-        cluster.kill_node(number);
-        // A majority is left, so writes go on.
-        load.advance(draws.between(50, 1_000)).await;
-        cluster.start_node(number);
-        caught_up(&client, number).await;
-        let role = if was_leader { "the leader" } else { "a follower" };
-        let writes = *load.acknowledged.borrow();
-        println!("round {round} of {rounds}: killed n{number}, {role}; {writes} writes acknowledged so far");
+    let mut campaign = Campaign::begin(Cluster::start(NODES as u16));
+    for round in 1..=campaign.rounds {
+        let what = campaign.strike().await;
+        campaign.tell(round, &what);
     }
-    let record = load.end().await;
-    let nodes = converged(&client).await;
-    for status in &nodes {
-        assert_eq!(status.state, nodes[0].state, "{} and {} differ", status.node, nodes[0].node);
-        expect_everything(&client, status.node.as_u64(), &record).await;
+    campaign.end().await;
+}
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost_when_members_are_replaced_and_logs_cut_as_well() {
+    let mut cluster = Cluster::init(NODES as u16);
+    cluster.insert("[snapshots]\nentries = 1000\nretain_bytes = 0\n");
+    (1..=NODES).for_each(|node| cluster.start_node(node));
+    let mut campaign = Campaign::begin(cluster);
+    // Whoever comes has to be sent a snapshot.
+    campaign.load.advance(2_500).await;
+    for round in 1..=campaign.rounds {
+        // In the second round, and every tenth after that as long as there are addresses.
+        let is_turn = round % 10 == 2 && campaign.newest < NODES + u64::from(SPARE_PORTS);
+        let what = if is_turn { campaign.replace().await } else { campaign.strike().await };
+        campaign.tell(round, &what);
     }
-    println!(
-        "kill rounds: {rounds} rounds (seed {seed}), {leaders_killed} times the leader; {} writes acknowledged, \
-         0 missing, {} of unknown outcome; {NODES} nodes at state hash {}; {:.1} s",
-        record.acknowledged.len(),
-        record.unknown.len(),
-        nodes[0].state.hash,
-        begun.elapsed().as_secs_f64()
-    );
+    let rounds = campaign.rounds;
+    let Outcome { taken, installed, replaced } = campaign.end().await;
+    assert!(taken > 0, "no node has written a snapshot");
+    assert!(rounds < 2 || (installed > 0 && replaced > 0), "{installed} installed, {replaced} replaced");
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod bad_input;
 mod demo;
 mod end_to_end;
 mod kill_rounds;
+mod members;
 mod pty;
 mod support;

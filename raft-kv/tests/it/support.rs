@@ -65,6 +65,11 @@ impl From<Output> for Ended {
     }
 }
 
+/// The document that a command printed, and nothing else.
+pub(crate) fn as_json(ended: Ended) -> serde_json::Value {
+    serde_json::from_str(&ended.expect_output()).expect("because the output is one JSON document")
+}
+
 /// Runs the program with these arguments to its end.
 pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ended {
     let output = raft_kv().args(arguments).output();
@@ -214,14 +219,22 @@ pub(crate) fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 pub(crate) struct Cluster {
     running: BTreeMap<u64, Process>,
     folder: TempDir,
+    founders: u16,
+    /// The port after the last founder's.
+    spare_port: u16,
 }
+
+/// So many ports are kept for nodes that join later.
+pub(crate) const SPARE_PORTS: u16 = 6;
 
 impl Cluster {
     /// Makes a cluster; nothing runs yet.
     pub(crate) fn init(nodes: u16) -> Self {
         let folder = folder();
-        let cluster = Self { running: BTreeMap::new(), folder };
-        let (nodes, base_port) = (nodes.to_string(), free_base(nodes).to_string());
+        let base_port = free_base(nodes + SPARE_PORTS);
+        let spare_port = base_port + nodes + 1;
+        let cluster = Self { running: BTreeMap::new(), folder, founders: nodes, spare_port };
+        let (nodes, base_port) = (nodes.to_string(), base_port.to_string());
         let path = cluster.path();
         let arguments = ["init", "--nodes", &nodes, "--base-port", &base_port, text(&path)];
         run(&arguments).expect_output();
@@ -284,6 +297,50 @@ impl Cluster {
         self.running.remove(&node);
     }
 
+    /// The address of the `nth` node, from 1, that joins.
+    pub(crate) fn spare_address(&self, nth: u16) -> String {
+        assert!((1..=SPARE_PORTS).contains(&nth), "there are {SPARE_PORTS} spare ports");
+        format!("127.0.0.1:{}", self.spare_port + nth - 1)
+    }
+
+    /// Has a node join, which is expected to get this number, and keeps it running. Its address is
+    /// the spare one of that number.
+    pub(crate) fn join_node(&mut self, number: u64, flags: &[&str]) {
+        let log = fs::File::options().create(true).append(true).open(self.log_path(number));
+        let address = self.spare_address(u16::try_from(number).expect("because it is small") - self.founders);
+        let mut command = raft_kv();
+        command.arg("join").arg("--config").arg(self.config_path()).args(["--address", &address]).args(flags);
+        command.stderr(log.expect("because the test's folder is writable")).stdout(Stdio::null());
+        self.running.insert(number, Process::start(&mut command));
+        wait_for("a node to join", || self.config().node(node(number)).is_ok().then_some(()));
+    }
+
+    /// Replaces text in the configuration.
+    pub(crate) fn edit(&self, edits: &[(&str, &str)]) {
+        let path = self.config_path();
+        let mut config = fs::read_to_string(&path).expect("because init has written it");
+        for (from, to) in edits {
+            assert!(config.contains(from), "there is no {from} in {config}");
+            config = config.replace(from, to);
+        }
+        fs::write(path, config).expect("because the test's folder is writable");
+    }
+
+    /// Puts tables into the configuration, before the nodes.
+    pub(crate) fn insert(&self, tables: &str) {
+        let config = fs::read_to_string(self.config_path()).expect("because init has written it");
+        let config = config.replacen("\n[[node]]", &format!("\n{tables}\n[[node]]"), 1);
+        fs::write(self.config_path(), config).expect("because the test's folder is writable");
+    }
+
+    /// Takes a node out of the configuration.
+    pub(crate) fn take_out(&self, number: u64) {
+        let config = fs::read_to_string(self.config_path()).expect("because init has written it");
+        let is_other = |part: &&str| !part.contains(&format!("id = {number}\n"));
+        let parts: Vec<&str> = config.split("\n[[node]]\n").filter(is_other).collect();
+        fs::write(self.config_path(), parts.join("\n[[node]]\n")).expect("because the test's folder is writable");
+    }
+
     /// Runs a client command against the cluster.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let config = self.config_path();
@@ -298,9 +355,12 @@ impl Cluster {
         })
     }
 
-    /// A client of the cluster; needs a runtime.
+    /// A client that will find nodes that join later; needs a runtime.
     pub(crate) fn client(&self, timeout: Duration) -> Client {
-        let config: ClientConfig = self.config().client(timeout).expect("because init has made the certificates");
+        let mut config = self.config().client(timeout).expect("because init has made the certificates");
+        let founders = config.endpoints.len() as u64;
+        let spares = (1..=SPARE_PORTS).map(|nth| (node(founders + u64::from(nth)), self.spare_address(nth)));
+        config.endpoints.extend(spares);
         Client::connect(config).expect("because the certificates are fresh")
     }
 }

@@ -1,18 +1,24 @@
 //! Commits: I4 leader completeness, I5 and I7 one committed log for good, I6 on a durable quorum.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use raft_core::{Effect, Index, NodeId, Position, RoleKind, Term};
+use raft_core::{Configuration, Effect, Index, Membership, NodeId, Position, RoleKind, Term};
 
 use super::logs::{Logs, Mirrored};
+use super::majorities::{decides, in_force};
 use super::{Step, Verdict, Violation, ensure};
 use crate::disk::Disk;
+use crate::slot;
 
 /// The one committed log, as first seen committed anywhere.
 #[derive(Debug)]
 pub struct Commits {
-    quorum: usize,
     log: Vec<Mirrored>,
+    /// The configurations in it, the one of the founders first.
+    configurations: Vec<Configuration>,
+    /// Who had to agree to the newest commit.
+    decided_by: Arc<Membership>,
     /// How far leaders of each term have committed.
     by_term: BTreeMap<Term, Index>,
     /// The digests of each leader's log at its election.
@@ -21,8 +27,14 @@ pub struct Commits {
 
 impl Commits {
     /// Nothing is committed.
-    pub fn new(nodes: usize) -> Self {
-        Self { quorum: nodes / 2 + 1, log: Vec::new(), by_term: BTreeMap::new(), elected: BTreeMap::new() }
+    pub fn new(founders: Arc<Membership>) -> Self {
+        Self {
+            log: Vec::new(),
+            configurations: vec![Configuration { index: Index::ZERO, membership: founders.clone() }],
+            decided_by: founders,
+            by_term: BTreeMap::new(),
+            elected: BTreeMap::new(),
+        }
     }
 
     /// How far anything is committed.
@@ -33,6 +45,37 @@ impl Commits {
     /// The committed log; index `i` is at place `i - 1`.
     pub fn log(&self) -> &[Mirrored] {
         &self.log
+    }
+
+    /// The committed log up to `index`.
+    pub fn log_through(&self, index: Index) -> &[Mirrored] {
+        &self.log[..self.log.len().min(index.as_u64() as usize)]
+    }
+
+    /// Whether this entry is committed.
+    pub fn holds(&self, position: Position) -> bool {
+        self.position_at(position.index) == Some(position)
+    }
+
+    /// The committed entry at `index`; `0@0` at 0.
+    pub fn position_at(&self, index: Index) -> Option<Position> {
+        (index <= self.last()).then(|| self.position(index))
+    }
+
+    /// The configuration in force at a committed `index`.
+    pub fn configuration_at(&self, index: Index) -> &Configuration {
+        let later = self.configurations.partition_point(|configuration| configuration.index <= index);
+        &self.configurations[later.max(1) - 1]
+    }
+
+    /// All committed configurations, the oldest first.
+    pub fn configurations(&self) -> &[Configuration] {
+        &self.configurations
+    }
+
+    /// The newest committed configuration.
+    pub fn configuration(&self) -> &Configuration {
+        self.configuration_at(self.last())
     }
 
     /// The digest of the committed log up to `index`; 0 at index 0.
@@ -106,8 +149,10 @@ impl Commits {
             ensure!(false, Ordering, "{node} says that {commit} is committed; its log ends at {}", logs.last(node));
             return Ok(Vec::new());
         };
-        let leads = step.after.role == RoleKind::Leader;
-        if leads && step.before.role == RoleKind::Leader {
+        // A removed leader steps down with the commit that removes it.
+        let (was_leader, is_leader) = (step.before.role == RoleKind::Leader, step.after.role == RoleKind::Leader);
+        let leads = is_leader || (was_leader && step.after.hard_state.term == step.before.hard_state.term);
+        if leads && was_leader {
             self.on_quorum(step, commit, digest, logs)?;
         }
         if let Some(known) = self.digest_at(commit) {
@@ -126,7 +171,7 @@ impl Commits {
             step.after.role,
             self.last()
         );
-        self.on_quorum(step, commit, digest, logs)?;
+        self.decided_by = self.on_quorum(step, commit, digest, logs)?;
         ensure!(
             logs.digest_at(node, self.last()) == self.digest_at(self.last()),
             CommittedForGood,
@@ -135,6 +180,9 @@ impl Commits {
         );
         let first_new = self.log.len();
         self.log.extend_from_slice(&logs.of(node)[first_new..commit.as_u64() as usize]);
+        let set = logs.configurations(node).iter();
+        let new = set.filter(|set| set.index.as_u64() > first_new as u64 && set.index <= commit).cloned();
+        self.configurations.extend(new);
         let term = step.after.hard_state.term;
         self.by_term.insert(term, commit);
         self.later_leaders_hold(term, commit, digest)?;
@@ -144,7 +192,14 @@ impl Commits {
     }
 
     /// I6: §5.4.2 – a leader commits by counting only entries of its own term, and counts disks.
-    fn on_quorum(&self, step: &Step<'_>, commit: Index, digest: u64, logs: &Logs) -> Verdict {
+    /// Which configuration that was: the one in force now, or the one before, if this step has left it.
+    fn on_quorum(
+        &self,
+        step: &Step<'_>,
+        commit: Index,
+        digest: u64,
+        logs: &Logs,
+    ) -> Result<Arc<Membership>, Violation> {
         let (node, term) = (step.node, step.after.hard_state.term);
         let at_commit = logs.of(node)[commit.as_u64() as usize - 1];
         ensure!(
@@ -153,14 +208,18 @@ impl Commits {
             "{node}, leader of term {term}, committed {commit}@{} by counting",
             at_commit.term
         );
-        let holders = step.disks.iter().filter(|disk| disk.digest_at(commit) == Some(digest)).count();
+        let holds = |node| step.disks[slot(node)].holds(commit, digest);
+        if let Some(membership) = in_force(step).rev().take(2).find(|membership| decides(membership, holds)) {
+            return Ok(membership.clone());
+        }
+        let membership = &step.after.configuration.membership;
         ensure!(
-            holders >= self.quorum,
+            false,
             CommitOnQuorum,
-            "{node}, leader of term {term}, committed {commit}@{term}, which {holders} disks hold; it takes {}",
-            self.quorum
+            "{node}, leader of term {term}, committed {commit}@{term}, which in {membership} only the disks of {:?} hold",
+            membership.members().map(|member| member.node).filter(|node| holds(*node)).collect::<Vec<_>>()
         );
-        Ok(())
+        Ok(membership.clone())
     }
 
     /// I4 from the other side: a commit that comes late must already be in the logs of the
@@ -180,13 +239,13 @@ impl Commits {
     /// I7: whatever a crash leaves, a majority of disks holds everything committed.
     pub(super) fn on_disks(&self, disks: &[Disk]) -> Verdict {
         let last = self.last();
-        let holders = disks.iter().filter(|disk| disk.digest_at(last) == self.digest_at(last)).count();
+        let digest = self.digest_at(last).unwrap_or_default();
         ensure!(
-            holders >= self.quorum,
+            decides(&self.decided_by, |node| disks[slot(node)].holds(last, digest)),
             CommittedForGood,
-            "after a crash {holders} disks hold the committed {}; it takes {}",
-            self.position(last),
-            self.quorum
+            "after a crash less than a majority of {} has the committed {} on disk",
+            self.decided_by,
+            self.position(last)
         );
         Ok(())
     }

@@ -41,8 +41,8 @@ impl Durability {
             match effect {
                 Effect::Persist { hard_state, entries, .. } => {
                     if let Some(new) = hard_state {
-                        successor(node, self.asked[slot(node)], *new, "writes")?;
-                        self.asked[slot(node)] = *new;
+                        successor(node, self.asked[slot(node)], **new, "writes")?;
+                        self.asked[slot(node)] = **new;
                     }
                     let term = self.asked[slot(node)].term;
                     ensure!(
@@ -63,24 +63,42 @@ impl Durability {
                     self.on_send(node, *to, rpc, disk, logs, elections)?;
                 }
                 Effect::ReadLog { from, through, .. } => {
-                    let end = disk.log().len() as u64;
+                    let end = disk.last().index;
                     ensure!(
-                        from <= through && from.as_u64() <= end,
+                        from <= through && *from <= end,
                         DurableBeforeSend,
                         "{node} wants to read entries {from} to {through} back, but its disk ends at {end}"
                     );
                 }
-                Effect::Apply { .. } | Effect::Reply { .. } | Effect::Configured { .. } | Effect::Observe(_) => {}
+                Effect::Apply { .. }
+                | Effect::Reply { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
+                | Effect::Configured { .. }
+                | Effect::Observe(_) => {}
             }
         }
         // What was answered before the bad news in the same batch may still leave.
         self.failed[slot(node)] |= step.inbox.storage_failed;
         let durable = step.after.log.durable;
+        let is_installing =
+            disk.is_installing() || step.effects.iter().any(|effect| matches!(effect, Effect::InstallSnapshot { .. }));
+        if is_installing {
+            // The new log is not there before the snapshot is, and the old one counts no more.
+            ensure!(
+                durable == step.after.log.base.index,
+                DurableBeforeSend,
+                "{node} believes its log to be durable up to {durable}, but a snapshot is about to replace it"
+            );
+            return Ok(());
+        }
         ensure!(
-            disk.digest_at(durable).is_some() && disk.digest_at(durable) == logs.digest_at(node, durable),
+            logs.digest_at(node, durable).is_some_and(|digest| disk.holds(durable, digest)),
             DurableBeforeSend,
             "{node} believes its log to be durable up to {durable}; its disk ends at {}",
-            disk.log().len()
+            disk.last()
         );
         Ok(())
     }
@@ -109,6 +127,13 @@ impl Durability {
             | Rpc::PreVoteReply { .. }
             | Rpc::VoteReply { .. }
             | Rpc::AppendRejected(_)
+            | Rpc::TimeoutNow { .. }
+            | Rpc::Resigned { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
+            | Rpc::ReadIndex { .. }
+            | Rpc::ReadIndexReply { .. }
             | Rpc::TermOver { .. } => Ok(()),
         }
     }
@@ -194,10 +219,10 @@ fn acknowledged(node: NodeId, term: Term, matched: Index, disk: &Disk, logs: &Lo
         return Ok(());
     }
     ensure!(
-        disk.digest_at(matched).is_some() && disk.digest_at(matched) == logs.digest_at(node, matched),
+        logs.digest_at(node, matched).is_some_and(|digest| disk.holds(matched, digest)),
         DurableBeforeSend,
         "{node} acknowledges entries up to {matched}; its disk ends at {}",
-        disk.log().len()
+        disk.last()
     );
     ensure!(
         disk.hard_state().term >= term,

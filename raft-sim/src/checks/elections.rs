@@ -1,29 +1,47 @@
-//! Elections: I1 election safety, I9 one vote a term, I18 legal votes, and who may speak as leader.
+//! Elections: I1 election safety, I9 one vote a term, I18 legal votes, I19 promises to leaders,
+//! and who may speak as leader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use raft_core::{
     CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Timing, Verdict as Vote,
 };
 
+use super::majorities::{decides, in_force};
 use super::{Step, Verdict, ensure};
 use crate::slot;
 
 /// Who led, who asked, who voted for whom: over the whole run, across all crashes.
 #[derive(Debug)]
 pub struct Elections {
-    quorum: usize,
     timing: Timing,
+    /// How many millionths each clock may be off.
+    drift_ppm: u32,
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
-    candidacies: BTreeMap<(Term, NodeId), Position>,
+    candidacies: BTreeMap<(Term, NodeId), Candidacy>,
+    /// Whom the leader of a term has told to take over.
+    orders: BTreeSet<(Term, NodeId)>,
     inquiries: BTreeMap<(NodeId, CampaignId), Inquiry>,
     /// The newest inquiry of each node.
     newest: Vec<Option<CampaignId>>,
     /// When each node last heard from a leader that it could not refuse.
     contact: Vec<Option<Time>>,
+    /// What each node has promised the leader of a term: to elect nobody else for so long from
+    /// then on. Restarts do not void it.
+    promises: Vec<Option<Promise>>,
     /// When each leader last heard from each node; its election counts as hearing from all.
     answered: Vec<Vec<Time>>,
+}
+
+/// A request for votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidacy {
+    /// Where the log of the candidate ends.
+    last: Position,
+    /// The leader of this term has told it to take over.
+    ordered_in: Option<Term>,
 }
 
 /// A pre-vote: where the log of whoever asks ends, and who has said yes.
@@ -33,18 +51,28 @@ struct Inquiry {
     granted: BTreeSet<NodeId>,
 }
 
+/// A promise to elect nobody else for a while.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    given: Time,
+    lasts: Duration,
+}
+
 impl Elections {
-    /// Before the first election of `nodes` voters.
-    pub fn new(nodes: usize, timing: Timing) -> Self {
+    /// Before the first election, for nodes with ids up to `nodes`, whose clocks are off by at
+    /// most `drift_ppm` millionths.
+    pub fn new(nodes: usize, timing: Timing, drift_ppm: u32) -> Self {
         Self {
-            quorum: nodes / 2 + 1,
             timing,
+            drift_ppm,
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             candidacies: BTreeMap::new(),
+            orders: BTreeSet::new(),
             inquiries: BTreeMap::new(),
             newest: vec![None; nodes],
             contact: vec![None; nodes],
+            promises: vec![None; nodes],
             answered: vec![vec![Time::ZERO; nodes]; nodes],
         }
     }
@@ -57,6 +85,17 @@ impl Elections {
     /// In how many terms somebody was elected.
     pub fn count(&self) -> u64 {
         self.leaders.len() as u64
+    }
+
+    /// What `duration` on the fastest clock comes to at least.
+    fn at_least(&self, duration: Duration) -> Duration {
+        duration - duration / 1_000_000 * self.drift_ppm
+    }
+
+    /// What `duration` on the slowest clock comes to at most.
+    fn at_most(&self, duration: Duration) -> Duration {
+        // 1 / (1 - ε) is at most 1 + 2ε for clocks that deserve the name.
+        duration + duration / 1_000_000 * self.drift_ppm * 2
     }
 
     /// Takes note of new leaders; returns the terms that this node has just won.
@@ -91,40 +130,48 @@ impl Elections {
     /// timeout at most. The core counts from where it asked; here it is from where answers came,
     /// which is later, so nobody is blamed wrongly.
     fn has_majority(&mut self, step: &Step<'_>, elected: bool) -> Verdict {
+        let known = &step.before.configuration.membership;
         let answered = &mut self.answered[slot(step.node)];
         for (place, at) in answered.iter_mut().enumerate() {
-            if elected || place == slot(step.node) || step.inbox.heard >> place & 1 == 1 {
+            // A new member is given the time that a new leader gives everybody.
+            let is_new = || known.member(crate::node_at(place)).is_none();
+            if elected || place == slot(step.node) || step.inbox.heard >> place & 1 == 1 || is_new() {
                 *at = step.now;
             }
         }
         if step.after.role != RoleKind::Leader {
             return Ok(());
         }
-        let mut newest_first = answered.clone();
-        newest_first.sort_unstable_by(|a, b| b.cmp(a));
-        let silent_for = newest_first.get(self.quorum - 1).map(|at| step.now.since(*at)).unwrap_or_default();
+        let limit = self.at_most(self.timing.election_timeout_max);
+        let answered = &self.answered[slot(step.node)];
         ensure!(
-            silent_for <= self.timing.election_timeout_max,
+            decides(&step.after.configuration.membership, |node| { step.clock.since(answered[slot(node)]) <= limit }),
             CheckQuorum,
-            "{} is still leader of term {} after no majority has answered it for {silent_for:?}",
+            "{} is still leader of term {} after no majority of {} has answered it for {limit:?}",
             step.node,
-            step.after.hard_state.term
+            step.after.hard_state.term,
+            step.after.configuration.membership
         );
         Ok(())
     }
 
-    /// A leader's majority consists of votes that were really sent, and of its own.
+    /// A leader's majority consists of votes that were really sent, and of its own; each counts
+    /// only where it is a vote.
     fn majority_voted(&self, term: Term, step: &Step<'_>) -> Verdict {
         let node = step.node;
-        let votes = self.votes.range((term, FIRST)..).take_while(|((in_term, _), _)| *in_term == term);
-        let voters: Vec<NodeId> =
-            votes.filter(|(_, candidate)| **candidate == node).map(|((_, voter), _)| *voter).collect();
+        // Its own vote is on its disk, which is checked below.
+        let voted = |voter: NodeId| voter == node || self.votes.get(&(term, voter)) == Some(&node);
         ensure!(
-            voters.len() >= self.quorum,
+            in_force(step).any(|membership| decides(membership, voted)),
             ElectionSafety,
-            "{node} became leader of term {term} with {} of the {} votes that it takes: {voters:?}",
-            voters.len(),
-            self.quorum
+            "{node} became leader of term {term} in {} with the votes of {:?}",
+            step.before.configuration.membership,
+            self.answered
+                .iter()
+                .enumerate()
+                .map(|(place, _)| crate::node_at(place))
+                .filter(|node| voted(*node))
+                .collect::<Vec<_>>()
         );
         let durable = step.disks[slot(node)].hard_state();
         let own_is_durable = durable.term > term || (durable.term == term && durable.voted_for == Some(node));
@@ -138,7 +185,8 @@ impl Elections {
 
     /// Judges what a step says about votes.
     pub(super) fn on_votes(&mut self, step: &Step<'_>) -> Verdict {
-        let contact = self.contact[slot(step.node)];
+        // As before the step: in a batch, what a node heard last need not be what it did last.
+        let heard = (self.contact[slot(step.node)], self.promises[slot(step.node)]);
         if step.after.role == RoleKind::Candidate && step.before.role != RoleKind::Candidate {
             self.on_campaign(step)?;
         }
@@ -146,7 +194,7 @@ impl Elections {
             match effect {
                 Effect::Persist { hard_state: Some(new), .. } => {
                     if let Some(candidate) = new.voted_for.filter(|candidate| *candidate != step.node) {
-                        self.on_decision(step, new.term, candidate, contact)?;
+                        self.on_decision(step, new.term, candidate, heard)?;
                     }
                 }
                 Effect::Send { to, rpc } => self.on_send(step, *to, rpc)?,
@@ -163,34 +211,62 @@ impl Elections {
             self.leader(step.after.hard_state.term)
         );
         if step.inbox.leader.is_some_and(|term| term == step.after.hard_state.term) {
-            self.contact[slot(step.node)] = Some(step.now);
+            self.contact[slot(step.node)] = Some(step.clock);
         }
-        if step.inbox.unreachable {
+        if step.inbox.unreachable || self.is_released(step) {
             self.contact[slot(step.node)] = None;
+        }
+        if self.is_released(step) {
+            self.promises[slot(step.node)] = None;
         }
         Ok(())
     }
 
+    /// Whether the leader that this node follows has said in this step that it leads no longer, or
+    /// has somebody else say that it hands over.
+    fn is_released(&self, step: &Step<'_>) -> bool {
+        let by_order = step.inbox.by_order.is_some_and(|(candidate, in_term)| {
+            self.orders.contains(&(in_term, candidate)) && may_be_in(step, in_term)
+        });
+        by_order || self.is_let_go(step)
+    }
+
+    fn is_let_go(&self, step: &Step<'_>) -> bool {
+        step.inbox.resigned.is_some_and(|(from, term)| self.leader(term) == Some(from))
+            || step.inbox.ordered.is_some_and(|(from, term)| self.leader(term) == Some(from))
+    }
+
     /// Thesis 9.6 – nobody raises the term before a majority has said, in answer to the newest
-    /// question, that it would follow.
+    /// question, that it would follow; unless the leader has ordered it (Thesis 3.10).
     fn on_campaign(&self, step: &Step<'_>) -> Verdict {
-        let node = step.node;
+        let (node, term) = (step.node, step.after.hard_state.term);
+        let is_ordered = step.inbox.ordered.is_some_and(|(from, ordered_in)| {
+            self.leader(ordered_in) == Some(from)
+                && self.orders.contains(&(ordered_in, node))
+                && ordered_in.next() == term
+        });
         let inquiry = self.newest[slot(node)].and_then(|campaign| self.inquiries.get(&(node, campaign)));
-        let granted = inquiry.map_or(0, |inquiry| inquiry.granted.len());
+        let agrees = |voter| voter == node || inquiry.is_some_and(|inquiry| inquiry.granted.contains(&voter));
         ensure!(
-            granted + 1 >= self.quorum,
+            is_ordered || in_force(step).any(|membership| decides(membership, agrees)),
             VoteLegality,
-            "{node} campaigns in term {}; {granted} others said that they would vote for it, of a majority of {}",
-            step.after.hard_state.term,
-            self.quorum
+            "{node} campaigns in term {term}; nobody ordered it, and of {} only {:?} said that they would vote for it",
+            step.after.configuration.membership,
+            inquiry.map(|inquiry| &inquiry.granted)
         );
         Ok(())
     }
 
     /// A voter has made up its mind: the vote is on its way to the disk.
-    fn on_decision(&self, step: &Step<'_>, term: Term, candidate: NodeId, contact: Option<Time>) -> Verdict {
-        let voter = step.node;
-        let Some(last) = self.candidacies.get(&(term, candidate)) else {
+    fn on_decision(
+        &self,
+        step: &Step<'_>,
+        term: Term,
+        candidate: NodeId,
+        heard: (Option<Time>, Option<Promise>),
+    ) -> Verdict {
+        let (voter, (contact, promise)) = (step.node, heard);
+        let Some(Candidacy { last, ordered_in }) = self.candidacies.get(&(term, candidate)) else {
             ensure!(false, VoteLegality, "{voter} votes for {candidate} in term {term}, who never asked");
             return Ok(());
         };
@@ -201,28 +277,53 @@ impl Elections {
             VoteLegality,
             "{voter} votes in term {term} for {candidate}, whose log ends at {last}; its own ends at {own}"
         );
-        let quiet_for = contact.map(|at| step.now.since(at));
+        // The order of a leader counts in its own term only; the batch may have brought that term.
+        let is_ordered = ordered_in.is_some_and(|in_term| may_be_in(step, in_term));
+        let quiet_for = contact.map(|at| step.clock.since(at));
+        let stickiness = self.at_least(self.timing.election_timeout_min);
+        let is_free = is_ordered || self.is_let_go(step) || step.before.role == RoleKind::Leader;
         ensure!(
-            step.inbox.unreachable
-                || step.before.role == RoleKind::Leader
-                || quiet_for.is_none_or(|quiet_for| quiet_for >= self.timing.election_timeout_min),
+            is_free || step.inbox.unreachable || quiet_for.is_none_or(|quiet_for| quiet_for >= stickiness),
             VoteLegality,
             "{voter} votes in term {term} for {candidate} only {quiet_for:?} after it heard from a leader"
         );
+        if let Some(Promise { given, lasts }) = promise {
+            ensure!(
+                is_free || step.clock.since(given) >= self.at_least(lasts),
+                Leases,
+                "{voter} votes in term {term} for {candidate} at {}, having promised at {given} to elect nobody else for {lasts:?}",
+                step.clock
+            );
+        }
         Ok(())
     }
 
     fn on_send(&mut self, step: &Step<'_>, to: NodeId, rpc: &Rpc) -> Verdict {
         let node = step.node;
         match rpc {
-            Rpc::Vote { term, last } => {
-                let known = *self.candidacies.entry((*term, node)).or_insert(*last);
+            Rpc::Vote { term, last, ordered_in } => {
+                let candidacy = Candidacy { last: *last, ordered_in: *ordered_in };
+                let known = *self.candidacies.entry((*term, node)).or_insert(candidacy);
                 ensure!(
-                    known == *last,
+                    known == candidacy,
                     VoteLegality,
-                    "{node} claims in term {term} a log end of {last}, after {known}"
+                    "{node} claims in term {term} {candidacy:?}, after {known:?}"
+                );
+                ensure!(
+                    ordered_in.is_none_or(|in_term| self.orders.contains(&(in_term, node)) && in_term.next() == *term),
+                    VoteLegality,
+                    "{node} asks for votes in term {term} by order of the leader of {ordered_in:?}, who gave none"
                 );
                 self.cast(*term, node, node)
+            }
+            Rpc::HeartbeatReply { granted, .. } => {
+                let known = self.promises[slot(node)];
+                let ends = |promise: &Promise| promise.given.after(promise.lasts);
+                let new = Promise { given: step.clock, lasts: *granted };
+                if !granted.is_zero() && known.as_ref().map(ends) < Some(ends(&new)) {
+                    self.promises[slot(node)] = Some(new);
+                }
+                Ok(())
             }
             Rpc::VoteReply { term, verdict: Vote::Granted } => self.cast(*term, node, to),
             Rpc::PreVote { campaign, last, .. } => {
@@ -245,7 +346,12 @@ impl Elections {
                 inquiry.granted.insert(node);
                 Ok(())
             }
-            Rpc::Append(_) | Rpc::Heartbeat { .. } | Rpc::CommitNotice { .. } => {
+            Rpc::Append(_)
+            | Rpc::Heartbeat { .. }
+            | Rpc::CommitNotice { .. }
+            | Rpc::Resigned { .. }
+            | Rpc::InstallSnapshot(_)
+            | Rpc::ReadIndexReply { .. } => {
                 let term = rpc.term();
                 ensure!(
                     self.leader(term) == Some(node),
@@ -255,11 +361,23 @@ impl Elections {
                 );
                 Ok(())
             }
+            Rpc::TimeoutNow { term } => {
+                ensure!(
+                    self.leader(*term) == Some(node),
+                    Provenance,
+                    "{node} hands over as leader of term {term}, whose leader is {:?}",
+                    self.leader(*term)
+                );
+                self.orders.insert((*term, to));
+                Ok(())
+            }
             Rpc::PreVoteReply { .. }
             | Rpc::VoteReply { .. }
             | Rpc::AppendReply { .. }
             | Rpc::AppendRejected(_)
-            | Rpc::HeartbeatReply { .. }
+            | Rpc::SnapshotStatus { .. }
+            | Rpc::Regressed { .. }
+            | Rpc::ReadIndex { .. }
             | Rpc::TermOver { .. } => Ok(()),
         }
     }
@@ -281,8 +399,8 @@ impl Elections {
     }
 }
 
-/// The lowest id there is.
-const FIRST: NodeId = match NodeId::new(1) {
-    Some(node) => node,
-    None => panic!("1 is not 0"),
-};
+/// Whether a node may have been in this term at some point of a step.
+fn may_be_in(step: &Step<'_>, term: Term) -> bool {
+    let (oldest, newest) = (step.before.hard_state.term, step.inbox.newest_term);
+    term == oldest || (oldest < term && term <= newest)
+}

@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId};
+use bytes::Bytes;
+use raft_core::{Busy, Effect, Index, NodeId, Outcome, Position, RequestId, RoleKind, StoreId};
 
+use super::commits::Commits;
 use super::logs::Mirrored;
 use super::{Step, Verdict, ensure};
 use crate::machine::{Command, Key, Registers, value_digest};
@@ -39,10 +41,29 @@ struct Attempt {
     committed: Option<Index>,
 }
 
+/// What an operator wants of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Other members; the store, if that is all that is to be added.
+    Change {
+        /// The only store to be added.
+        store: Option<StoreId>,
+    },
+    /// Another leader.
+    Transfer,
+    /// A snapshot.
+    Snapshot {
+        /// What the node had applied when it was asked.
+        applied: Index,
+    },
+}
+
 /// What clients asked and were told, beside a replay of the committed log.
 #[derive(Debug)]
 pub struct History {
     attempts: Vec<Attempt>,
+    /// What operators asked; their requests are numbered from [`ERRANDS`] on.
+    errands: Vec<Errand>,
     /// What each node owes an answer for.
     owed: Vec<BTreeSet<RequestId>>,
     replay: Registers,
@@ -59,6 +80,7 @@ impl History {
     pub fn new(nodes: usize) -> Self {
         Self {
             attempts: Vec::new(),
+            errands: Vec::new(),
             owed: vec![BTreeSet::new(); nodes],
             replay: Registers::default(),
             versions: BTreeMap::new(),
@@ -94,6 +116,20 @@ impl History {
         let command = command(request);
         self.attempts.push(Attempt { command, key, floor: None, fate: Fate::Open, committed: None });
         request
+    }
+
+    /// A node gets hold of an errand.
+    pub fn begin_errand(&mut self, node: NodeId, errand: Errand) -> RequestId {
+        let request = RequestId::new(ERRANDS + self.errands.len() as u64);
+        self.errands.push(errand);
+        self.owed[slot(node)].insert(request);
+        request
+    }
+
+    /// What an operator wanted with this request; none if it is a client's.
+    pub fn errand(&self, request: RequestId) -> Option<Errand> {
+        let place = request.as_u64().checked_sub(ERRANDS)?;
+        self.errands.get(place as usize).copied()
     }
 
     /// The command of an attempt; none for a read.
@@ -182,7 +218,7 @@ impl History {
     }
 
     /// Judges the answers of a step.
-    pub(super) fn on_step(&mut self, step: &Step<'_>) -> Verdict {
+    pub(super) fn on_step(&mut self, step: &Step<'_>, commits: &Commits) -> Verdict {
         for effect in step.effects {
             match effect {
                 Effect::Apply { tokens, .. } => {
@@ -192,11 +228,18 @@ impl History {
                 }
                 Effect::Reply { request, outcome } => {
                     self.on_ended(step.node, *request)?;
-                    self.on_outcome(step, *request, *outcome)?;
+                    match self.errand(*request) {
+                        Some(errand) => errand_ended(step, *request, errand, outcome, commits)?,
+                        None => self.on_outcome(step, *request, outcome)?,
+                    }
                 }
                 Effect::Send { .. }
                 | Effect::Persist { .. }
                 | Effect::ReadLog { .. }
+                | Effect::TakeSnapshot { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
+                | Effect::Compact { .. }
                 | Effect::Configured { .. }
                 | Effect::Observe(_) => {}
             }
@@ -213,7 +256,7 @@ impl History {
         Ok(())
     }
 
-    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: Outcome) -> Verdict {
+    fn on_outcome(&mut self, step: &Step<'_>, request: RequestId, outcome: &Outcome) -> Verdict {
         let node = step.node;
         let Some(attempt) = self.attempts.get_mut(place(request)) else { return Ok(()) };
         let is_read = attempt.command.is_none();
@@ -221,13 +264,13 @@ impl History {
             Outcome::ReadReady { index } => {
                 ensure!(is_read, RequestsEndOnce, "{node} answers the write {request} as if it were a read");
                 ensure!(
-                    attempt.floor.is_some_and(|floor| index >= floor),
+                    attempt.floor.is_some_and(|floor| *index >= floor),
                     Linearizability,
                     "{node} answers the read {request} as of index {index}; {:?} was committed when it was asked",
                     attempt.floor
                 );
                 ensure!(
-                    index <= step.after.log.applied,
+                    *index <= step.after.log.applied,
                     Linearizability,
                     "{node} answers a read as of index {index}, having applied only {}",
                     step.after.log.applied
@@ -238,7 +281,14 @@ impl History {
             }
             Outcome::NotLeader { .. }
             | Outcome::StorageFailed
-            | Outcome::Busy(Busy::Unsynced | Busy::Uncommitted | Busy::Proposals | Busy::Reads) => {
+            | Outcome::Busy(
+                Busy::Unsynced
+                | Busy::Uncommitted
+                | Busy::Proposals
+                | Busy::Reads
+                | Busy::StorageFull
+                | Busy::Transferring,
+            ) => {
                 ensure!(
                     attempt.committed.is_none(),
                     RequestsEndOnce,
@@ -246,6 +296,14 @@ impl History {
                     attempt.committed
                 );
                 attempt.fate = Fate::Refused;
+            }
+            Outcome::Changed { .. }
+            | Outcome::NotChanged(_)
+            | Outcome::Transferred { .. }
+            | Outcome::NotTransferred(_)
+            | Outcome::SnapshotTaken { .. }
+            | Outcome::SnapshotFailed => {
+                ensure!(false, RequestsEndOnce, "{node} answers the client's request {request} with {outcome:?}");
             }
         }
         Ok(())
@@ -316,6 +374,20 @@ impl History {
         Ok(())
     }
 
+    /// I17: a snapshot holds in each register what a replay has there at its index.
+    pub(super) fn on_snapshot(&self, node: NodeId, bytes: &Bytes) -> Verdict {
+        let Some(machine) = Registers::of_image(bytes) else {
+            ensure!(false, SnapshotFidelity, "{node} wrote a snapshot that nobody can read");
+            return Ok(());
+        };
+        self.on_applied(node, &machine)?;
+        let at = machine.applied();
+        let keys = self.versions.keys().filter(|key| self.replayed(**key, at) != value_digest(machine.read(**key)));
+        let keys: Vec<_> = keys.collect();
+        ensure!(keys.is_empty(), SnapshotFidelity, "{node} wrote a snapshot of {at} unlike a replay in {keys:?}");
+        Ok(())
+    }
+
     /// Whether a node owes nobody an answer.
     pub fn is_idle(&self, node: NodeId) -> bool {
         self.owed[slot(node)].is_empty()
@@ -349,6 +421,40 @@ impl History {
         Ok(())
     }
 }
+
+/// Judges the answer to an operator.
+fn errand_ended(step: &Step<'_>, request: RequestId, errand: Errand, outcome: &Outcome, commits: &Commits) -> Verdict {
+    let node = step.node;
+    let fits = match (errand, outcome) {
+        (_, Outcome::NotLeader { .. } | Outcome::StorageFailed) => !matches!(errand, Errand::Snapshot { .. }),
+        (Errand::Change { store }, Outcome::Changed { configuration, node: added }) => {
+            // A node that has restarted calls it by where its log begins.
+            let known = commits.configuration_at(*configuration);
+            let is_member = |store| known.membership.member_by_store(store).map(|member| member.node) == *added;
+            *configuration <= commits.last() && store.is_none_or(is_member)
+        }
+        (
+            Errand::Change { .. },
+            Outcome::NotChanged(_) | Outcome::Unknown { .. } | Outcome::Busy(Busy::StorageFull),
+        ) => true,
+        (Errand::Transfer, Outcome::Transferred { .. }) => {
+            step.after.role != RoleKind::Leader || step.after.hard_state.term > step.before.hard_state.term
+        }
+        (Errand::Transfer, Outcome::NotTransferred(_)) => true,
+        (Errand::Snapshot { applied }, Outcome::SnapshotTaken { last }) => {
+            let newest = step.disks[slot(node)].newest_snapshot().map(|snapshot| snapshot.meta.last);
+            // One that is being installed has arrived, and counts.
+            last.index >= applied && (newest >= Some(*last) || step.after.log.base == *last)
+        }
+        (Errand::Snapshot { .. }, Outcome::SnapshotFailed | Outcome::Busy(Busy::Reads)) => true,
+        _ => false,
+    };
+    ensure!(fits, RequestsEndOnce, "{node} answers request {request}, {errand:?}, with {outcome:?}");
+    Ok(())
+}
+
+/// The requests of operators are numbered from here on.
+const ERRANDS: u64 = 1 << 40;
 
 fn place(request: RequestId) -> usize {
     // Number 0 is nobody's; it wraps to a place that no attempt has.

@@ -1,9 +1,10 @@
 //! Logs: I2 leader append-only, I3 log matching; and the mirror of every node's log in memory.
 
-use raft_core::{Effect, Entries, Index, NodeId, Payload, Position, RoleKind, Rpc, Term};
+use raft_core::{Configuration, Effect, Entries, Index, NodeId, Payload, Position, RoleKind, Rpc, Term};
 
+use super::commits::Commits;
 use super::elections::Elections;
-use super::{Step, Verdict, ensure};
+use super::{Step, Verdict, Violation, configurations, ensure};
 use crate::digest::chain;
 use crate::disk::Disk;
 use crate::machine::Command;
@@ -24,6 +25,8 @@ pub struct Mirrored {
 #[derive(Debug)]
 pub struct Logs {
     nodes: Vec<Vec<Mirrored>>,
+    /// The configurations that each node knows, the oldest first.
+    configurations: Vec<Vec<Configuration>>,
     /// For each index, the entries that were ever created there. More than two are rare.
     created: Vec<Vec<(Term, u64)>>,
 }
@@ -31,7 +34,7 @@ pub struct Logs {
 impl Logs {
     /// Empty logs.
     pub fn new(nodes: usize) -> Self {
-        Self { nodes: vec![Vec::new(); nodes], created: Vec::new() }
+        Self { nodes: vec![Vec::new(); nodes], configurations: vec![Vec::new(); nodes], created: Vec::new() }
     }
 
     /// A node's log; index `i` is at place `i - 1`.
@@ -53,12 +56,34 @@ impl Logs {
         }
     }
 
+    /// The configurations that a node knows, the oldest first.
+    pub fn configurations(&self, node: NodeId) -> &[Configuration] {
+        &self.configurations[slot(node)]
+    }
+
+    /// The term of a node's entry at `index`.
+    pub fn term_at(&self, node: NodeId, index: Index) -> Option<Term> {
+        let place = index.as_u64().checked_sub(1)?;
+        self.of(node).get(place as usize).map(|entry| entry.term)
+    }
+
+    /// Whether a node's log holds this entry.
+    pub fn holds(&self, node: NodeId, position: Position) -> bool {
+        self.term_at(node, position.index) == Some(position.term)
+    }
+
     /// Mirrors the writes of a step, and compares what it sends with what it has.
-    pub(super) fn on_persists(&mut self, step: &Step<'_>, elections: &Elections) -> Verdict {
+    pub(super) fn on_persists(&mut self, step: &Step<'_>, elections: &Elections, commits: &Commits) -> Verdict {
         let node = step.node;
         for effect in step.effects {
             if let Effect::Persist { entries, .. } = effect {
                 self.on_entries(step, entries, elections)?;
+            }
+            // The snapshot stands for the committed log: that this is so has been checked.
+            if let Effect::InstallSnapshot { meta, .. } = effect {
+                self.nodes[slot(node)].clear();
+                self.nodes[slot(node)].extend_from_slice(commits.log_through(meta.last.index));
+                self.configurations[slot(node)] = vec![meta.configuration.clone()];
             }
         }
         for effect in step.effects {
@@ -107,21 +132,39 @@ impl Logs {
             first.position()
         );
         self.nodes[slot(node)].truncate(kept);
+        let known = &mut self.configurations[slot(node)];
+        while known.len() > 1 && known.last().is_some_and(|last| last.index >= first.index) {
+            known.pop();
+        }
         for entry in entries.iter() {
             let log = &mut self.nodes[slot(node)];
             let digest = chain(log.last().map_or(0, |last| last.digest), entry);
             let command = match &entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             };
             log.push(Mirrored { term: entry.term, digest, command });
-            self.on_created(node, entry.position(), digest, elections)?;
+            let is_new = self.on_created(node, entry.position(), digest, elections)?;
+            if let Payload::Configuration(membership) = &entry.payload {
+                let new = Configuration { index: entry.index, membership: membership.clone() };
+                if let Some(old) = self.configurations(node).last().filter(|_| is_new) {
+                    configurations::on_created(step, entry.term, old, &new, self)?;
+                }
+                self.configurations[slot(node)].push(new);
+            }
         }
         Ok(())
     }
 
     /// Compares an entry with the one that was first created at this index in this term.
-    fn on_created(&mut self, node: NodeId, position: Position, digest: u64, elections: &Elections) -> Verdict {
+    /// Returns whether this is the first.
+    fn on_created(
+        &mut self,
+        node: NodeId,
+        position: Position,
+        digest: u64,
+        elections: &Elections,
+    ) -> Result<bool, Violation> {
         let place = position.index.prev().as_u64() as usize;
         if self.created.len() <= place {
             self.created.resize_with(place + 1, Vec::new);
@@ -133,7 +176,7 @@ impl Logs {
                 LogMatching,
                 "{node} holds {position} with another content or another past than whoever created it"
             );
-            return Ok(());
+            return Ok(false);
         }
         rivals.push((position.term, digest));
         ensure!(
@@ -142,18 +185,20 @@ impl Logs {
             "{node} created {position}, but the leader of that term is {:?}",
             elections.leader(position.term)
         );
-        Ok(())
+        Ok(true)
     }
 
     /// A process starts with what is on its disk.
-    pub(super) fn on_start(&mut self, node: NodeId, disk: &Disk) {
+    pub(super) fn on_start(&mut self, node: NodeId, disk: &Disk, commits: &Commits) {
         let log = &mut self.nodes[slot(node)];
         log.clear();
+        log.extend_from_slice(commits.log_through(disk.base().index));
+        self.configurations[slot(node)] = disk.configurations();
         log.extend(disk.log().iter().map(|record| Mirrored {
             term: record.entry.term,
             digest: record.digest,
             command: match &record.entry.payload {
-                Payload::Blank => None,
+                Payload::Blank | Payload::Configuration(_) => None,
                 Payload::Command(bytes) => Command::decode(bytes),
             },
         }));

@@ -5,25 +5,31 @@
 //! model disks, who voted for whom off the messages. A core that lies to itself is found out.
 
 pub mod commits;
+mod configurations;
 pub mod durability;
 pub mod elections;
 pub mod history;
 pub mod logs;
+mod majorities;
 pub mod order;
+pub mod snapshots;
+pub mod storage;
 
 use std::fmt;
+use std::sync::Arc;
 
-use raft_core::{Effect, Index, Limits, NodeId, Status, Term, Time, Timing};
+use raft_core::{Effect, Index, Limits, Membership, NodeId, Status, Term, Time, Timing};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Snapshot};
 use crate::machine::Registers;
-use crate::slot;
 use commits::Commits;
 use durability::Durability;
 use elections::Elections;
 use history::History;
 use logs::Logs;
 use order::Order;
+use snapshots::Snapshots;
+use storage::Storage;
 
 /// What is checked, with its number in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,10 +64,18 @@ pub enum Invariant {
     RequestsEndOnce,
     /// No acknowledged write is lost.
     AcknowledgedWrites,
+    /// One change at a time, majorities that overlap, no id twice, and no removed leader.
+    Configurations,
+    /// A snapshot is the state at its index, everywhere the same, and covers what is forgotten.
+    SnapshotFidelity,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
     VoteLegality,
+    /// Who has promised a leader to elect nobody else for a while keeps the promise.
+    Leases,
     /// A leader that no majority answers gives up.
     CheckQuorum,
+    /// A leader whose own disk stands still gives way.
+    StalledLeader,
     /// Whoever speaks as a leader was elected, and says what its log says.
     Provenance,
     /// Limits hold.
@@ -95,8 +109,11 @@ impl Invariant {
             Self::Linearizability => "I13",
             Self::RequestsEndOnce => "I14",
             Self::AcknowledgedWrites => "I15",
+            Self::Configurations => "I16",
+            Self::SnapshotFidelity => "I17",
             Self::VoteLegality => "I18",
-            Self::CheckQuorum => "I22",
+            Self::Leases => "I19",
+            Self::CheckQuorum | Self::StalledLeader => "I22",
             Self::Provenance => "I20",
             Self::Bounds => "I21",
             Self::Liveness => "I22",
@@ -126,8 +143,12 @@ impl fmt::Display for Invariant {
             Self::Linearizability => "linearizability",
             Self::RequestsEndOnce => "requests end once",
             Self::AcknowledgedWrites => "acknowledged writes stay",
+            Self::Configurations => "safe configurations",
+            Self::SnapshotFidelity => "faithful snapshots",
             Self::VoteLegality => "legal votes",
+            Self::Leases => "promises to leaders",
             Self::CheckQuorum => "a leader has a majority",
+            Self::StalledLeader => "a leader has a disk",
             Self::Provenance => "provenance of messages",
             Self::Bounds => "bounds",
             Self::Liveness => "liveness after healing",
@@ -176,6 +197,8 @@ pub struct Step<'a> {
     pub node: NodeId,
     /// When.
     pub now: Time,
+    /// When the process read its clock, after it took the inbox (contract T1).
+    pub clock: Time,
     /// What the node was given.
     pub inbox: Inbox,
     /// What it asks for.
@@ -194,11 +217,21 @@ pub struct Inbox {
     /// There were entries among them: the end of the log may have been anywhere in between.
     pub appends: bool,
     /// Which peers were heard of, a bit for each place.
-    pub heard: u16,
+    pub heard: u32,
     /// The highest term in which somebody spoke as leader.
     pub leader: Option<Term>,
     /// A channel broke, which may excuse a vote against a living leader.
     pub unreachable: bool,
+    /// A leader of this term, as it says, leads no longer.
+    pub resigned: Option<(NodeId, Term)>,
+    /// A leader of this term, as it says, hands over to this node.
+    pub ordered: Option<(NodeId, Term)>,
+    /// Somebody asks for votes by order of the leader of this term, as it says.
+    pub by_order: Option<(NodeId, Term)>,
+    /// There was space on the disk at some point.
+    pub storage_ready: bool,
+    /// The newest term that anybody spoke of.
+    pub newest_term: Term,
     /// The node was told that its disk has failed.
     pub storage_failed: bool,
 }
@@ -216,19 +249,26 @@ pub struct Checks {
     pub durability: Durability,
     /// What is applied, and in which order.
     pub order: Order,
+    /// What was written down.
+    pub snapshots: Snapshots,
+    /// Disks that are full, or stand still.
+    pub storage: Storage,
     /// What clients asked and were told.
     pub history: History,
 }
 
 impl Checks {
-    /// For a new cluster of `nodes` voters.
-    pub fn new(nodes: usize, limits: Limits, timing: Timing) -> Self {
+    /// For a new cluster of these `founders`, whose ids will not exceed `nodes`, and whose clocks
+    /// are off by at most `drift_ppm` millionths.
+    pub fn new(founders: Arc<Membership>, nodes: usize, limits: Limits, timing: Timing, drift_ppm: u32) -> Self {
         Self {
-            elections: Elections::new(nodes, timing),
+            elections: Elections::new(nodes, timing, drift_ppm),
             logs: Logs::new(nodes),
-            commits: Commits::new(nodes),
+            commits: Commits::new(founders),
             durability: Durability::new(nodes),
             order: Order::new(nodes, limits),
+            snapshots: Snapshots::default(),
+            storage: Storage::new(nodes, timing, drift_ppm),
             history: History::new(nodes),
         }
     }
@@ -242,17 +282,21 @@ impl Checks {
         // what is committed, and what is committed decides what may be applied.
         let elected = self.elections.on_roles(step)?;
         let held = self.commits.held_by(step.node, &self.logs);
-        self.logs.on_persists(step, &self.elections)?;
+        self.snapshots.on_installs(step, &self.logs, &self.commits)?;
+        self.logs.on_persists(step, &self.elections, &self.commits)?;
         self.commits.on_persists(step, held, &self.logs)?;
+        configurations::on_step(step, &self.logs, &elected)?;
         self.elections.on_votes(step)?;
         for term in elected {
             self.commits.on_elected(step.node, term, &self.logs)?;
         }
         let committed = self.commits.on_step(step, &self.logs)?;
         self.history.on_committed(committed)?;
+        self.snapshots.on_step(step, &self.commits)?;
         self.durability.on_step(step, &self.logs, &self.elections)?;
         self.order.on_step(step, &self.commits)?;
-        self.history.on_step(step)
+        self.storage.on_step(step)?;
+        self.history.on_step(step, &self.commits)
     }
 
     /// A process has died, and its disk holds what it holds.
@@ -269,7 +313,7 @@ impl Checks {
     /// # Errors
     /// If term or vote have gone back.
     pub fn on_start(&mut self, node: NodeId, disk: &Disk, applied: Index) -> Verdict {
-        self.logs.on_start(node, disk);
+        self.logs.on_start(node, disk, &self.commits);
         self.elections.on_start(node);
         self.order.on_start(node, applied);
         self.durability.on_start(node, disk)
@@ -283,6 +327,15 @@ impl Checks {
         self.durability.on_disk(node, disk)
     }
 
+    /// A node has written its state machine down.
+    ///
+    /// # Errors
+    /// If that is not what a replay of the committed log gives, or others have.
+    pub fn on_snapshot(&mut self, node: NodeId, snapshot: &Snapshot) -> Verdict {
+        self.snapshots.on_taken(node, snapshot, &self.commits)?;
+        self.history.on_snapshot(node, &snapshot.machine)
+    }
+
     /// A state machine has applied something.
     ///
     /// # Errors
@@ -291,8 +344,8 @@ impl Checks {
         self.history.on_applied(node, machine)
     }
 
-    /// At the end, when everything has come to rest: every log ends alike, everything is
-    /// committed and applied everywhere, and every acknowledged write is there.
+    /// At the end, when everything has come to rest: the logs of all members end alike, everything
+    /// is committed and applied, and every acknowledged write is there.
     ///
     /// # Errors
     /// What is not as it should be.
@@ -309,7 +362,6 @@ impl Checks {
                 self.commits.last()
             );
             ensure!(self.history.is_idle(node), RequestsEndOnce, "{node} still owes answers: {:?}", status.load);
-            ensure!(slot(node) < statuses.len(), Provenance, "{node} is not a member");
         }
         self.history.at_end()
     }

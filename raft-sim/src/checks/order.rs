@@ -40,11 +40,23 @@ impl Order {
                         "{node} sent {cost} bytes in one append; the limit is {max}"
                     );
                 }
+                Effect::TakeSnapshot { meta } => {
+                    let handed_over = self.handed_over[slot(node)];
+                    ensure!(
+                        meta.last.index == handed_over,
+                        SnapshotFidelity,
+                        "{node} takes a snapshot of {}, having handed over {handed_over} (contract S1)",
+                        meta.last
+                    );
+                }
+                Effect::InstallSnapshot { meta, .. } => self.handed_over[slot(node)] = meta.last.index,
                 Effect::Configured { .. } => self.configured[slot(node)] = true,
                 Effect::Send { .. }
                 | Effect::Persist { .. }
                 | Effect::Reply { .. }
                 | Effect::ReadLog { .. }
+                | Effect::SendSnapshot { .. }
+                | Effect::Compact { .. }
                 | Effect::Observe(_) => {}
             }
         }
@@ -80,9 +92,9 @@ impl Order {
             "{node} applies {handed_over}, but knows only {} to be committed",
             log.commit
         );
-        let durable = step.disks[slot(node)].log().len() as u64;
+        let durable = step.disks[slot(node)].last().index;
         ensure!(
-            handed_over <= log.durable && handed_over.as_u64() <= durable,
+            handed_over <= log.durable && handed_over <= durable,
             DurableBeforeSend,
             "{node} applies {handed_over}, but its disk ends at {durable}"
         );
@@ -183,7 +195,7 @@ fn tokens_fit(node: NodeId, entries: &Entries, tokens: &[(Index, RequestId)]) ->
     for (index, request) in tokens {
         let entry = entries.slice(*index, *index);
         let command = entry.first().and_then(|entry| match &entry.payload {
-            raft_core::Payload::Blank => None,
+            raft_core::Payload::Blank | raft_core::Payload::Configuration(_) => None,
             raft_core::Payload::Command(bytes) => Command::decode(bytes),
         });
         ensure!(

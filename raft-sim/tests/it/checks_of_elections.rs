@@ -1,6 +1,7 @@
 //! The checks of votes and leaders notice what they are there for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raft_core::{
     Append, Boot, CampaignId, Effect, Entries, Observation, Position, RoleKind, Round, Rpc, Verdict as Vote,
@@ -147,7 +148,7 @@ fn a_commit_that_a_later_leader_lacks_is_noticed() {
     let disk_of_1 = rig.disks[0].log()[1].entry.clone();
     let lie = rig.persist(vec![disk_of_1]);
     let Effect::Persist { seq, hard_state, entries } = lie else { return };
-    rig.disks[1].write(raft_sim::disk::Write { seq, hard_state, entries });
+    rig.disks[1].write(raft_sim::disk::Write::Log { seq, hard_state: hard_state.map(|state| *state), entries });
     rig.disks[1].start_sync();
     rig.disks[1].finish_sync();
     assert_eq!(fired(rig.commit(1, 2)), Some(Invariant::LeaderCompleteness));
@@ -156,7 +157,7 @@ fn a_commit_that_a_later_leader_lacks_is_noticed() {
 #[test]
 fn a_message_of_a_leader_that_was_never_elected_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    let heartbeat = Rpc::Heartbeat { term: term(1), round: Round::new(1), commit: index(0) };
+    let heartbeat = Rpc::Heartbeat { term: term(1), round: Round::new(1), commit: index(0), promise: Duration::ZERO };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(2, heartbeat)])), Some(Invariant::Provenance));
 }
 
@@ -206,4 +207,48 @@ fn a_leader_that_no_majority_answers_is_noticed() {
     assert_eq!(fired(rig.step_with(1, alone, |_| {}, Vec::new())), Some(Invariant::CheckQuorum));
     let answered = Inbox { heard: 0b010, ..alone };
     assert_eq!(rig.step_with(1, answered, |_| {}, Vec::new()), Ok(()));
+}
+
+/// n3 campaigns in term 2 on the strength of an order, and asks n2 for its vote.
+fn campaign_by_order(rig: &mut Rig, inbox: Inbox) -> Option<Invariant> {
+    let own = rig.vote(2, Some(3));
+    fired(rig.step_with(3, inbox, |status| status.role = RoleKind::Candidate, vec![own]))
+}
+
+#[test]
+fn a_campaign_by_order_of_the_leader_passes_and_without_one_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    rig.sync(3);
+    let ordered = Inbox { ordered: Some((node(1), term(1))), ..Inbox::default() };
+    assert_eq!(campaign_by_order(&mut rig, ordered), Some(Invariant::VoteLegality), "n1 has sent no order");
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    rig.sync(3);
+    assert_eq!(rig.step(1, |_| {}, vec![send(3, Rpc::TimeoutNow { term: term(1) })]), Ok(()));
+    assert_eq!(campaign_by_order(&mut rig, ordered), None);
+    rig.sync(3);
+    let ask = Rpc::Vote { term: term(2), last: at(1, 1), ordered_in: Some(term(1)) };
+    assert_eq!(rig.step(3, |_| {}, vec![send(2, ask)]), Ok(()));
+    // n2 has heard from n1 just now; the order is as good as silence.
+    let inbox = Inbox { leader: Some(term(1)), ..Inbox::default() };
+    assert_eq!(rig.step_with(2, inbox, |_| {}, Vec::new()), Ok(()));
+    let vote = rig.vote(2, Some(3));
+    assert_eq!(rig.step(2, |_| {}, vec![vote]), Ok(()));
+}
+
+#[test]
+fn an_order_that_the_leader_did_not_give_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    rig.campaign(3, 2);
+    rig.sync(3);
+    let ask = Rpc::Vote { term: term(2), last: Position::ZERO, ordered_in: Some(term(1)) };
+    assert_eq!(fired(rig.step(3, |_| {}, vec![send(2, ask)])), Some(Invariant::VoteLegality));
+}
+
+#[test]
+fn a_hand_over_by_somebody_else_than_the_leader_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let order = Rpc::TimeoutNow { term: term(1) };
+    assert_eq!(fired(rig.step(2, |_| {}, vec![send(3, order)])), Some(Invariant::Provenance));
 }

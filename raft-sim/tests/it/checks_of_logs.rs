@@ -5,8 +5,9 @@ use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use raft_sim::disk::Disk;
 use raft_sim::machine::Registers;
+use std::time::Duration;
 
-use crate::rig::{Rig, apply, at, blank, fired, index, node, odd, send, term};
+use crate::rig::{Rig, apply, at, blank, fired, founders, index, node, odd, send, term};
 
 #[test]
 fn a_leader_that_overwrites_its_own_entry_is_noticed() {
@@ -54,7 +55,13 @@ fn a_claim_to_match_more_than_was_sent_is_noticed() {
     rig.sync(3);
     let claim = Rpc::AppendReply { term: term(2), round: Round::new(1), matched: index(1) };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(1, claim)])), Some(Invariant::LogMatching));
-    let claim = Rpc::HeartbeatReply { term: term(2), round: Round::new(1), matched: index(0), verified: index(1) };
+    let claim = Rpc::HeartbeatReply {
+        term: term(2),
+        round: Round::new(1),
+        matched: index(0),
+        verified: index(1),
+        granted: Duration::ZERO,
+    };
     assert_eq!(fired(rig.step(3, |_| {}, vec![send(1, claim)])), Some(Invariant::LogMatching));
 }
 
@@ -130,7 +137,7 @@ fn an_overwritten_committed_entry_is_noticed() {
 #[test]
 fn a_crash_that_takes_a_committed_entry_from_the_majority_is_noticed() {
     let mut rig = Rig::new().with_leader();
-    rig.disks[1] = Disk::format(node(2), rig.disks[1].store());
+    rig.disks[1] = Disk::format(node(2), rig.disks[1].store(), founders());
     assert_eq!(fired(rig.checks.on_crash(node(2), &rig.disks)), Some(Invariant::CommittedForGood));
 }
 

@@ -1,11 +1,13 @@
 //! The checks of what may leave before the disk has it notice what they are there for.
 
-use raft_core::{Effect, HardState, PeerStatus, Position, Purpose, ReadId, RoleKind, Round, Rpc};
+use raft_core::{
+    Effect, HardState, PeerStatus, Position, ProgressMode, Purpose, ReadId, RoleKind, Round, Rpc, Storage,
+};
 use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
 use std::time::Duration;
 
-use crate::rig::{Rig, apply, ask_vote, blank, fired, grant, index, node, send, term};
+use crate::rig::{Rig, apply, ask_vote, at, blank, fired, founders, grant, index, node, odd, send, term};
 
 #[test]
 fn a_request_for_votes_before_the_own_vote_is_durable_is_noticed() {
@@ -49,7 +51,7 @@ fn a_leader_whose_own_vote_is_not_durable_is_noticed() {
         rig.sync(voter);
         assert_eq!(rig.step(voter, |_| {}, vec![grant(1, 1)]), Ok(()));
     }
-    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store());
+    rig.disks[0] = raft_sim::disk::Disk::format(node(1), rig.disks[0].store(), founders());
     let verdict = rig.step(1, |status| status.role = RoleKind::Leader, Vec::new());
     assert_eq!(fired(verdict), Some(Invariant::DurableBeforeSend));
 }
@@ -61,7 +63,13 @@ fn an_acknowledgement_of_entries_that_are_not_durable_is_noticed() {
     rig.take(2, 1, vec![blank(1, 1)]);
     let reply = Rpc::AppendReply { term: term(1), round: Round::new(1), matched: index(1) };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, reply.clone())])), Some(Invariant::DurableBeforeSend));
-    let beat = Rpc::HeartbeatReply { term: term(1), round: Round::new(1), matched: index(1), verified: index(1) };
+    let beat = Rpc::HeartbeatReply {
+        term: term(1),
+        round: Round::new(1),
+        matched: index(1),
+        verified: index(1),
+        granted: Duration::ZERO,
+    };
     assert_eq!(fired(rig.step(2, |_| {}, vec![send(1, beat)])), Some(Invariant::DurableBeforeSend));
     rig.sync(2);
     assert_eq!(rig.step(2, |_| {}, vec![send(1, reply)]), Ok(()));
@@ -134,7 +142,7 @@ fn a_term_that_falls_is_noticed() {
 fn a_term_that_falls_on_a_disk_is_noticed() {
     let mut rig = Rig::new();
     rig.elect(1, 2, 2);
-    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store());
+    let rolled_back = raft_sim::disk::Disk::format(node(2), rig.disks[1].store(), founders());
     assert_eq!(rolled_back.hard_state(), HardState::default());
     assert_eq!(fired(rig.checks.on_start(node(2), &rolled_back, index(0))), Some(Invariant::TermMonotonic));
 }
@@ -145,6 +153,68 @@ fn an_entry_of_a_term_that_the_disk_would_not_know_is_noticed() {
     rig.elect(1, 2, 1);
     let write = rig.persist(vec![blank(1, 1)]);
     assert_eq!(fired(rig.step(3, |_| {}, vec![write])), Some(Invariant::TermMonotonic));
+}
+
+#[test]
+fn a_full_disk_that_takes_entries_is_noticed() {
+    let mut rig = Rig::new().with_leader();
+    let full = |status: &mut raft_core::Status| status.load.storage = Storage::Full;
+    assert_eq!(rig.step(2, full, Vec::new()), Ok(()));
+    assert_eq!(rig.step(1, full, Vec::new()), Ok(()));
+    let more = rig.persist(vec![odd(2, 1)]);
+    assert_eq!(fired(rig.step(1, |_| {}, vec![more])), Some(Invariant::Bounds));
+    let more = rig.persist(vec![blank(1, 1), blank(2, 1)]);
+    let inbox = Inbox { appends: true, ..Inbox::default() };
+    assert!(fired(rig.step_with(2, inbox, |_| {}, vec![more])).is_some());
+}
+
+#[test]
+fn a_leader_that_goes_on_while_its_disk_stands_still_is_noticed() {
+    let mut rig = Rig::new();
+    rig.elect(1, 2, 1);
+    for id in [2, 3] {
+        rig.take(id, 1, vec![blank(1, 1)]);
+        rig.sync(id);
+    }
+    assert_eq!(rig.commit(1, 1), Ok(()), "two of three have it, and n1 is not one of them");
+    assert_eq!(rig.step(1, |_| {}, Vec::new()), Ok(()));
+    rig.wait(Duration::from_millis(900));
+    assert_eq!(rig.step(1, |_| {}, Vec::new()), Ok(()));
+    rig.wait(Duration::from_millis(101));
+    assert_eq!(fired(rig.step(1, |_| {}, Vec::new())), Some(Invariant::StalledLeader));
+    rig.sync(1);
+    assert_eq!(rig.step(1, |_| {}, Vec::new()), Ok(()));
+}
+
+/// n2 promises n1 to elect nobody else for a second, and n3 asks for its vote after so long.
+fn vote_after(wait: Duration, inbox: Inbox) -> Option<Invariant> {
+    let mut rig = Rig::new().with_leader();
+    rig.take(3, 1, vec![blank(1, 1)]);
+    rig.sync(3);
+    rig.wait(Duration::from_secs(2));
+    rig.campaign(3, 2);
+    rig.sync(3);
+    assert_eq!(rig.step(3, |_| {}, vec![ask_vote(2, 2, at(1, 1))]), Ok(()));
+    let granted = Duration::from_secs(1);
+    let promise =
+        Rpc::HeartbeatReply { term: term(1), round: Round::new(1), matched: index(1), verified: index(1), granted };
+    assert_eq!(rig.step(2, |_| {}, vec![send(1, promise)]), Ok(()));
+    // A restart is no excuse.
+    assert_eq!(rig.checks.on_start(node(2), &rig.disks[1], index(0)), Ok(()));
+    rig.wait(wait);
+    let configured = rig.configured();
+    let vote = rig.vote(2, Some(3));
+    fired(rig.step_with(2, inbox, |_| {}, vec![configured, vote]))
+}
+
+#[test]
+fn a_vote_against_a_promise_is_noticed() {
+    let (early, late) = (Duration::from_millis(999), Duration::from_secs(1));
+    assert_eq!(vote_after(early, Inbox::default()), Some(Invariant::Leases));
+    assert_eq!(vote_after(early, Inbox { unreachable: true, ..Inbox::default() }), Some(Invariant::Leases));
+    assert_eq!(vote_after(late, Inbox::default()), None);
+    let resigned = Some((node(1), term(1)));
+    assert_eq!(vote_after(early, Inbox { resigned, ..Inbox::default() }), None);
 }
 
 #[test]
@@ -169,7 +239,8 @@ fn peer_at_1() -> PeerStatus {
         node: node(2),
         matched: index(1),
         next: index(2),
-        probing: false,
+        mode: ProgressMode::Replicate,
+        is_member: true,
         inflight: 0,
         silent_for: Duration::ZERO,
     }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use raft_core::{Entries, HardState, RequestId, StoreId, Time, WriteSeq};
 use raft_sim::disk::{Disk, Write};
-use raft_sim::machine::Command;
+use raft_sim::machine::{Command, Registers};
 use raft_sim::plan::{DiskPlan, FaultKind, Plan};
 use raft_sim::rng::{CERTAIN, Rng};
 use raft_sim::schedule::Schedule;
 
-use crate::rig::{blank, entries, index, node, term};
+use crate::rig::{at, blank, entries, founders, index, node, snapshot_of, term};
 
 #[test]
 fn a_fork_does_not_depend_on_what_was_drawn_before() {
@@ -52,17 +52,17 @@ fn events_of_one_moment_come_out_as_they_went_in() {
 }
 
 fn disk_with_three_synced_and_two_not() -> Disk {
-    let mut disk = Disk::format(node(1), StoreId::new(1));
-    let hard_state = Some(HardState { term: term(1), voted_for: Some(node(1)) });
-    disk.write(Write {
+    let mut disk = Disk::format(node(1), StoreId::new(1), founders());
+    let hard_state = Some(HardState { term: term(1), voted_for: Some(node(1)), floor: None });
+    disk.write(Write::Log {
         seq: WriteSeq::new(1),
         hard_state,
         entries: entries(vec![blank(1, 1), blank(2, 1), blank(3, 1)]),
     });
     assert!(disk.start_sync());
     // The next write overwrites what the first one wrote, in a newer term, and is not synced.
-    let hard_state = Some(HardState { term: term(2), voted_for: None });
-    disk.write(Write { seq: WriteSeq::new(2), hard_state, entries: entries(vec![blank(3, 2), blank(4, 2)]) });
+    let hard_state = Some(HardState { term: term(2), voted_for: None, floor: None });
+    disk.write(Write::Log { seq: WriteSeq::new(2), hard_state, entries: entries(vec![blank(3, 2), blank(4, 2)]) });
     assert_eq!(disk.finish_sync(), Some(WriteSeq::new(1)));
     disk
 }
@@ -130,4 +130,56 @@ fn seeds_differ_in_size_and_in_faults() {
     }
     assert!(plans.iter().any(|plan| plan.faults.len() == FaultKind::ALL.len()));
     assert!(plans.iter().any(|plan| plan.faults.len() == 1));
+}
+
+#[test]
+fn a_machine_comes_back_from_its_snapshot_as_it_was() {
+    let mut machine = Registers::default();
+    for (nth, key) in [(1, 7), (2, 7), (3, 8)] {
+        machine.execute(at(nth, 1), Command::Append { key, attempt: RequestId::new(nth) });
+    }
+    let bytes = machine.image();
+    assert_eq!(Registers::of_image(&bytes), Some(machine.clone()));
+    assert_eq!(Registers::of_image(&bytes.slice(..bytes.len() - 1)), None);
+    machine.skip(at(4, 1));
+    assert_ne!(machine.image(), bytes);
+}
+
+/// A crash while a snapshot replaces the log 1@1 2@1 3@1, and 11@3 comes after it.
+fn crashed_amid_installing(plan: &DiskPlan, seed: u64) -> (u64, u64, usize) {
+    let mut disk = disk_with_three_synced_and_two_not();
+    assert!(disk.start_sync());
+    disk.finish_sync();
+    let snapshot = snapshot_of(&Registers::default(), at(10, 2), 77);
+    disk.receive(snapshot.clone());
+    disk.write(Write::Install { seq: WriteSeq::new(3), snapshot });
+    disk.write(Write::Log { seq: WriteSeq::new(4), hard_state: None, entries: entries(vec![blank(11, 3)]) });
+    assert!(disk.is_installing());
+    disk.crash(plan, &mut Rng::from_seed(seed));
+    let known = disk.newest_snapshot().map_or(0, |snapshot| snapshot.meta.last.index.as_u64());
+    assert_eq!(disk.received(at(10, 2)), None, "what was received goes with the process");
+    (disk.base().index.as_u64(), known, disk.log().len())
+}
+
+#[test]
+fn a_crash_leaves_the_log_or_the_snapshot_but_never_one_without_the_other() {
+    let plan = DiskPlan { keep_all: CERTAIN / 4, lose_all: CERTAIN / 4, ..Plan::draw(0).disk };
+    let seen: std::collections::BTreeSet<_> = (0..200).map(|seed| crashed_amid_installing(&plan, seed)).collect();
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(0, 0, 4), (10, 10, 0), (10, 10, 1)]);
+}
+
+#[test]
+fn a_compacted_log_goes_on_where_it_went_on_before() {
+    let mut disk = disk_with_three_synced_and_two_not();
+    disk.start_sync();
+    disk.finish_sync();
+    let digest = disk.digest_at(index(3));
+    disk.write(Write::Compact { through: index(2) });
+    disk.start_sync();
+    assert_eq!(disk.finish_sync(), None, "nobody waits for a compaction");
+    assert_eq!((disk.base(), disk.last(), disk.digest_at(index(3))), (at(2, 1), at(4, 2), digest));
+    assert_eq!(disk.digest_at(index(1)), None);
+    assert!(disk.holds(index(1), 99), "a snapshot stands for it");
+    assert!(disk.read(index(2), index(4), 1_000).is_none());
+    assert_eq!(disk.read(index(3), index(4), 1_000).map(|found| found.len()), Some(2));
 }

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use raft_core::{
-    Boot, CampaignId, ClusterId, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus, LogStatus,
-    Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, Status, StoreId, Term, Time, Timing,
-    Verdict as Vote, WriteSeq,
+    Boot, CampaignId, ClusterId, Configuration, Effect, Entries, Entry, HardState, Identity, Index, Limits, LoadStatus,
+    LogStatus, Member, Membership, NodeId, Payload, Position, RequestId, RoleKind, Rpc, SnapshotMeta, Status, StoreId,
+    Term, Time, Timing, Verdict as Vote, WriteSeq,
 };
 use raft_sim::checks::{Checks, Inbox, Step, Verdict};
-use raft_sim::disk::{Disk, Write};
-use raft_sim::machine::Command;
+use raft_sim::disk::{Disk, Snapshot, Write};
+use raft_sim::machine::{Command, Registers};
 use raft_sim::{Invariant, Violation};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a vote is refused after a leader was heard from, with the timing of a LAN.
@@ -73,7 +74,35 @@ pub(crate) fn grant(to: u64, in_term: u64) -> Effect {
 }
 
 pub(crate) fn ask_vote(to: u64, in_term: u64, last: Position) -> Effect {
-    send(to, Rpc::Vote { term: term(in_term), last })
+    send(to, Rpc::Vote { term: term(in_term), last, ordered_in: None })
+}
+
+pub(crate) fn store(id: u64) -> StoreId {
+    StoreId::new(u128::from(id))
+}
+
+/// The three.
+pub(crate) fn founders() -> Arc<Membership> {
+    let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
+    Membership::new(members).expect("because the three differ").into()
+}
+
+/// The configuration that an entry sets.
+pub(crate) fn configuration_of(entry: &Entry) -> Option<Configuration> {
+    match &entry.payload {
+        Payload::Configuration(membership) => {
+            Some(Configuration { index: entry.index, membership: membership.clone() })
+        }
+        Payload::Blank | Payload::Command(_) => None,
+    }
+}
+
+/// `machine` written down at `last`, in the configuration of the founders.
+pub(crate) fn snapshot_of(machine: &Registers, last: Position, digest: u64) -> Arc<Snapshot> {
+    let machine = machine.image();
+    let configuration = Configuration { index: Index::ZERO, membership: founders() };
+    let meta = SnapshotMeta { last, configuration, bytes: machine.len() as u64 };
+    Arc::new(Snapshot { meta, digest, machine })
 }
 
 /// The invariant that a verdict found violated.
@@ -84,15 +113,14 @@ pub(crate) fn fired(verdict: Verdict) -> Option<Invariant> {
 impl Rig {
     /// Three nodes that have just started for the first time.
     pub(crate) fn new() -> Self {
-        let store = |id: u64| StoreId::new(u128::from(id));
-        let members = (1..=3).map(|id| Member { node: node(id), store: store(id) });
-        let membership = Membership::new(members).expect("because the three differ");
+        let configuration = Configuration { index: Index::ZERO, membership: founders() };
         let status = |id: u64| Status {
             identity: Identity { cluster: ClusterId::new(1), node: node(id), store: store(id), boot: Boot::new(1) },
             role: RoleKind::Follower,
             hard_state: HardState::default(),
             leader: None,
-            membership: membership.clone(),
+            configuration: configuration.clone(),
+            transfer: None,
             log: LogStatus {
                 base: Position::ZERO,
                 last: Position::ZERO,
@@ -100,21 +128,25 @@ impl Rig {
                 commit: Index::ZERO,
                 applied: Index::ZERO,
                 committed_in_term: false,
+                bytes: 0,
+                snapshot: Position::ZERO,
+                snapshot_bytes: 0,
                 cached_bytes: 0,
             },
             peers: Vec::new(),
             load: LoadStatus::default(),
         };
         let mut rig = Self {
-            checks: Checks::new(3, Limits::DEFAULT, Timing::LAN),
-            disks: (1..=3).map(|id| Disk::format(node(id), store(id))).collect(),
+            checks: Checks::new(founders(), 3, Limits::DEFAULT, Timing::LAN, 0),
+            disks: (1..=3).map(|id| Disk::format(node(id), store(id), founders())).collect(),
             statuses: (1..=3).map(status).collect(),
             now: Time::ZERO,
             written: 0,
             campaigns: 0,
         };
         for id in 1..=3 {
-            let configured = Effect::Configured { membership: membership.clone() };
+            assert_eq!(rig.checks.on_start(node(id), &rig.disks[id as usize - 1], Index::ZERO), Ok(()));
+            let configured = Effect::Configured { configuration: configuration.clone() };
             assert_eq!(rig.step(id, |_| {}, vec![configured]), Ok(()));
         }
         rig
@@ -128,7 +160,7 @@ impl Rig {
     /// against it, its writes go to the disk, unsynced.
     pub(crate) fn step(&mut self, id: u64, change: impl FnOnce(&mut Status), effects: Vec<Effect>) -> Verdict {
         // Whoever leads is answered, unless a test says otherwise.
-        self.step_with(id, Inbox { heard: u16::MAX, ..Inbox::default() }, change, effects)
+        self.step_with(id, Inbox { heard: u32::MAX, ..Inbox::default() }, change, effects)
     }
 
     pub(crate) fn step_with(
@@ -143,14 +175,17 @@ impl Rig {
         let mut after = before.clone();
         for effect in &effects {
             if let Effect::Persist { hard_state, entries, .. } = effect {
-                after.hard_state = hard_state.unwrap_or(after.hard_state);
+                after.hard_state = hard_state.as_deref().copied().unwrap_or(after.hard_state);
                 after.log.last = entries.last().map_or(after.log.last, Entry::position);
+                let set = entries.iter().filter_map(configuration_of).next_back();
+                after.configuration = set.unwrap_or(after.configuration);
             }
         }
         change(&mut after);
         self.checks.on_step(&Step {
             node: node(id),
             now: self.now,
+            clock: self.now,
             inbox,
             effects: &effects,
             before: &before,
@@ -160,16 +195,21 @@ impl Rig {
         self.statuses[place] = after;
         for effect in effects {
             if let Effect::Persist { seq, hard_state, entries } = effect {
-                self.disks[place].write(Write { seq, hard_state, entries });
+                self.disks[place].write(Write::Log { seq, hard_state: hard_state.map(|state| *state), entries });
             }
         }
         Ok(())
     }
 
+    /// What a process says first.
+    pub(crate) fn configured(&self) -> Effect {
+        Effect::Configured { configuration: Configuration { index: Index::ZERO, membership: founders() } }
+    }
+
     /// A write of term and vote.
     pub(crate) fn vote(&mut self, in_term: u64, candidate: Option<u64>) -> Effect {
-        let hard_state = Some(HardState { term: term(in_term), voted_for: candidate.map(node) });
-        Effect::Persist { seq: self.next_write(), hard_state, entries: Entries::EMPTY }
+        let hard_state = Some(HardState { term: term(in_term), voted_for: candidate.map(node), floor: None });
+        Effect::Persist { seq: self.next_write(), hard_state: hard_state.map(Box::new), entries: Entries::EMPTY }
     }
 
     /// A write of entries.
@@ -189,7 +229,7 @@ impl Rig {
             self.disks[place].finish_sync();
         }
         assert_eq!(self.checks.on_synced(node(id), &self.disks[place]), Ok(()));
-        let end = Index::new(self.disks[place].log().len() as u64);
+        let end = self.disks[place].last().index;
         assert_eq!(self.step(id, |status| status.log.durable = end, Vec::new()), Ok(()));
     }
 
@@ -205,7 +245,7 @@ impl Rig {
         let promise = Rpc::PreVoteReply { term: term(in_term), campaign, verdict: Vote::Granted };
         // Where a test wants the impossible, the batch is said to have held entries: then nobody
         // can say where the log of the voter ended when it was asked.
-        let inbox = Inbox { appends: true, ..Inbox::default() };
+        let inbox = Inbox { appends: true, heard: u32::MAX, ..Inbox::default() };
         assert_eq!(self.step_with(others[0], inbox, |_| {}, vec![send(id, promise)]), Ok(()));
         let own = self.vote(in_term, Some(id));
         assert_eq!(self.step(id, |status| status.role = RoleKind::Candidate, vec![own]), Ok(()));

@@ -45,6 +45,7 @@ fn a_cluster_that_cannot_serve_in_time_fails_the_liveness_check() {
         heartbeat_interval: Duration::from_secs(40),
         election_timeout_min: Duration::from_secs(120),
         election_timeout_max: Duration::from_secs(180),
+        stall_limit: Duration::from_secs(1_800),
     };
     let mut plan = Plan { timing: slow, limits: Limits::DEFAULT, fault_time: Duration::from_secs(1), ..Plan::draw(1) };
     plan.faults.clear();

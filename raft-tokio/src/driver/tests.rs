@@ -1,7 +1,7 @@
 //! One driver, with its clock and everything it hears in the hands of the test. Its disk and its
 //! port are real, but nobody answers at the other end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future as _;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -35,6 +35,16 @@ impl StateMachine for Machine {
         }
         Bytes::new()
     }
+
+    fn snapshot(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.applied.to_le_bytes())
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        let bytes = snapshot.as_ref().try_into().map_err(|_| RestoreError { reason: "not eight bytes".to_owned() })?;
+        self.applied = u64::from_le_bytes(bytes);
+        Ok(())
+    }
 }
 
 const TERM: Term = Term::new(1);
@@ -64,7 +74,7 @@ impl Rig {
     fn reporting(report: impl FnMut(Completion) + Send + 'static) -> Self {
         let folder = tempfile::tempdir().expect("because the system has a temporary directory");
         let dir = folder.path().join("n1");
-        let Opened { durable, log } = with_one_entry(&dir);
+        let Opened { durable, snapshot: _, log } = with_one_entry(&dir);
         let (me, identity) = (node(1), durable.identity);
         let (entrances, inbox) = Inbox::new();
         let endpoint = Endpoint::bind(options(identity.peer()), deliver_to(entrances.events.clone()), None)
@@ -75,9 +85,10 @@ impl Rig {
         let driver = Driver {
             raft,
             machine: Machine::default(),
+            arrived: VecDeque::new(),
             pending: Pending::new(),
             inbox,
-            executors: Executors { me, addresses: BTreeMap::new(), endpoint, writer },
+            executors: Executors { me, addresses: BTreeMap::new(), members: BTreeSet::new(), endpoint, writer },
             origin: Instant::now(),
             punctuality: Punctuality::new(me, Timing::LAN),
         };
@@ -126,7 +137,7 @@ fn with_one_entry(dir: &std::path::Path) -> Opened {
     let open = || storage::open(dir, &expected, &Options::DEFAULT).expect("because it was formatted");
     let entry = Entry { term: TERM, index: Index::new(1), payload: Payload::Command(Bytes::from_static(b"one")) };
     let entries = Entries::new(vec![entry]).expect("because one entry is in order");
-    let hard_state = Some(HardState { term: TERM, voted_for: Some(node(2)) });
+    let hard_state = Some(HardState { term: TERM, voted_for: Some(node(2)), floor: None });
     open().log.write(&[Write { seq: WriteSeq::new(1), hard_state, entries }]).expect("because the disk works");
     open()
 }
@@ -137,7 +148,14 @@ fn options(me: Peer) -> transport::Options {
     let credentials = Credentials::from_pem(authority.cert_pem(), &issued.cert_pem, &issued.key_pem)
         .expect("because they were issued together");
     let listen = "127.0.0.1:0".parse().expect("because it is an address");
-    transport::Options { listen, me, cluster: CLUSTER, credentials, limits: transport::Limits::DEFAULT }
+    transport::Options {
+        listen,
+        advertise: None,
+        me,
+        cluster: CLUSTER,
+        credentials,
+        limits: transport::Limits::DEFAULT,
+    }
 }
 
 fn hear(events: &mpsc::Sender<Input<Machine>>, rpc: Rpc) {
@@ -146,7 +164,7 @@ fn hear(events: &mpsc::Sender<Input<Machine>>, rpc: Rpc) {
 }
 
 fn heartbeat(round: u64) -> Rpc {
-    Rpc::Heartbeat { term: TERM, round: Round::new(round), commit: Index::ZERO }
+    Rpc::Heartbeat { term: TERM, round: Round::new(round), commit: Index::ZERO, promise: Duration::ZERO }
 }
 
 /// The leader finds that the log agrees with its own, and says that all of it is committed.

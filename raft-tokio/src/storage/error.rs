@@ -99,6 +99,55 @@ pub enum StorageError {
         /// What was found there.
         found: String,
     },
+    /// The log was compacted, and the snapshot that says what came before cannot be read.
+    #[error(
+        "the log in {dir} begins after entry {base}, and no snapshot that reaches from there can be read: {found}; \
+         this node cannot know what was applied before: keep the directory, check the disk, and replace the node by \
+         a new member", dir = dir.display()
+    )]
+    NoSnapshot {
+        /// The data directory.
+        dir: PathBuf,
+        /// The entry before the log's first one.
+        base: Position,
+        /// What is wrong with each snapshot that is there.
+        found: String,
+    },
+    /// A snapshot covers entries that the log should hold and does not.
+    #[error(
+        "the snapshot {path} covers entries up to {last}, but the log that it was taken of ends at {end} or holds \
+         others: what was durable once is missing; nothing was changed; keep the directory, check the disk, and \
+         replace the node by a new member", path = path.display()
+    )]
+    LogBehindSnapshot {
+        /// The snapshot's file.
+        path: PathBuf,
+        /// The last entry that it covers.
+        last: Position,
+        /// The last entry of the log.
+        end: Position,
+    },
+    /// The snapshot that the log was to be replaced by is not there.
+    #[error(
+        "cannot replace the log by the snapshot {path}: {found}; the log is as it was: start the node again, and its \
+         leader will send another one", path = path.display()
+    )]
+    NotReceived {
+        /// Where it should be.
+        path: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// A snapshot that arrived is not as long as it says: a defect of whoever sent it.
+    #[error("the snapshot of {last} should have {expected} bytes, and {found} have arrived; it was not taken")]
+    SnapshotSize {
+        /// The last entry that it covers.
+        last: Position,
+        /// How long it should be.
+        expected: u64,
+        /// How long it is.
+        found: u64,
+    },
     /// The disk, or the quota on it, has no room left.
     #[error("cannot {action} {path}: the disk is full ({source}); make room and start the node again", path = path.display())]
     Full {

@@ -4,7 +4,8 @@
 //!
 //! # Segments
 //!
-//! The log is a series of files `log-000000000001`, `log-000000000002`, … without a gap. Each is
+//! The log is a series of files `log-000000000001`, `log-000000000002`, … without a gap; which one
+//! is the first that counts, and what came before it, says the *anchor* (see `anchor.rs`). Each is
 //! a row of 512-byte sectors, and is zeroed to its full length and synced before its first use.
 //! Sector 0 is the segment's header:
 //!
@@ -40,15 +41,33 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0–3 | length of the payload |
-//! | 4 | kind: 1 term and vote, 2 blank entry, 3 command |
-//! | 5–12 | an entry's index; for kind 1 the node voted for, 0 for nobody |
-//! | 13–20 | the term |
+//! | 4 | kind: 1 term and vote, 2 blank entry, 3 command, 4 configuration, 5 reset |
+//! | 5–12 | an entry's index; for kind 1 the node voted for, 0 for nobody; for kind 5 the snapshot's last index |
+//! | 13–20 | the term; for kind 5 that of the snapshot's last entry |
 //! | 21–24 | checksum of bytes 0–20 and the payload, continued from the checksum before it (that of the group for the first record) |
 //! | 25– | the payload |
 //!
-//! A group holds at most one record of kind 1, and it comes first; then entries with successive
-//! indices. They replace what the log held from the first one's index on: there is no record for
+//! The payload of kind 1 is empty, or the floor below which the node takes no part in elections: its
+//! term and its index, 8 bytes each; the payload of kind 3 is the command; that of kind 4 the `Membership`, that of kind 5 the
+//! `SnapshotMeta`, both in postcard and valid as such; the others have none.
+//!
+//! A group holds at most one record of kind 1, and it comes first; the first group of each segment
+//! begins with one, so that no segment holds the only copy for those after it. Then comes either
+//! one record of kind 5, which is only written to a fresh segment, or entries with successive
+//! indices. Those replace what the log held from the first one's index on: there is no record for
 //! cutting a suffix.
+//!
+//! # Snapshots
+//!
+//! `snapshot.rs` describes their files. An own one is written beside the log and changes nothing
+//! in it. One that was received is installed by a *reset*: the log is empty from there on, and
+//! begins after the snapshot's last entry. The received file is durable before the reset is
+//! written, and gets its final name after that was synced; opening finishes a renaming that a
+//! crash has prevented. So a crash shows the old log and snapshot, or the new ones.
+//!
+//! Segments are removed when all that still counts in them is covered by a durable snapshot, but
+//! the anchor names the new first one before; what a crash leaves of them is removed at opening.
+//! A missing file from the first one on is damage.
 //!
 //! # What a crash can leave, and how it is told from rot
 //!
@@ -66,6 +85,7 @@
 //! * an incomplete group with something after it: it was synced before that was written;
 //! * a group whose number or chained checksum does not follow on the one before: a lost or stale
 //!   write. Seeds and numbers make bytes of another store, segment, place or time fail here;
+//! * a first group of a segment without term and vote, or a snapshot that covers what the log lacks;
 //! * a log that ends before the point that the *anchor* (see `anchor.rs`) says it had reached,
 //!   which is moved at every open, every new segment and every orderly close.
 //!
@@ -73,7 +93,10 @@
 //! acknowledged, or the file is truncated within that group, and the node was not closed in good
 //! order since, that looks like a crash, and the group is cut.
 
-use raft_core::{Entry, HardState, Index, NodeId, Payload, StoreId, Term};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use raft_core::{Entries, Entry, HardState, Index, Membership, NodeId, Payload, Position, SnapshotMeta, StoreId, Term};
 
 use super::header::{Fields, put};
 
@@ -92,6 +115,8 @@ const LATER: u8 = 0x69;
 const HARD_STATE: u8 = 1;
 const BLANK: u8 = 2;
 const COMMAND: u8 = 3;
+const CONFIGURATION: u8 = 4;
+const RESET: u8 = 5;
 
 /// What every checksum and stamp of a segment starts from.
 #[derive(Clone, Copy, Debug)]
@@ -182,10 +207,20 @@ fn sectors(length: usize) -> u64 {
 }
 
 /// One record of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     HardState(HardState),
-    Entry { index: Index, term: Term, command: Option<&'a [u8]> },
+    /// The log is empty from here on, and begins after this snapshot.
+    Reset(SnapshotMeta),
+    Entry(Position, Stored<'a>),
+}
+
+/// What an entry asks for, as it lies in the buffer that it was read into.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stored<'a> {
+    Blank,
+    Command(&'a [u8]),
+    Configuration(Arc<Membership>),
 }
 
 /// The records of a group whose sectors have been put together, without their stamps.
@@ -223,13 +258,56 @@ impl<'a> Records<'a> {
             return None;
         }
         (self.rest, self.chain) = (rest, crc);
+        let position = Position::new(Index::new(number), term);
         match (kind, payload) {
-            (HARD_STATE, []) => Some(Record::HardState(HardState { term, voted_for: NodeId::new(number) })),
-            (BLANK, []) => Some(Record::Entry { index: Index::new(number), term, command: None }),
-            (COMMAND, _) => Some(Record::Entry { index: Index::new(number), term, command: Some(payload) }),
+            (HARD_STATE, _) => {
+                let floor = decode_floor(payload)?;
+                Some(Record::HardState(HardState { term, voted_for: NodeId::new(number), floor }))
+            }
+            (BLANK, []) => Some(Record::Entry(position, Stored::Blank)),
+            (COMMAND, _) => Some(Record::Entry(position, Stored::Command(payload))),
+            (CONFIGURATION, _) => Some(Record::Entry(position, Stored::Configuration(whole(payload)?))),
+            (RESET, _) => whole(payload).filter(|meta: &SnapshotMeta| meta.last == position).map(Record::Reset),
             _ => None,
         }
     }
+}
+
+/// Nothing, or term and index.
+fn encode_floor(floor: Option<Position>) -> Vec<u8> {
+    floor.map_or_else(Vec::new, |Position { term, index }| {
+        [term.as_u64().to_le_bytes(), index.as_u64().to_le_bytes()].concat()
+    })
+}
+
+/// The other way round; `None` if it is neither.
+fn decode_floor(payload: &[u8]) -> Option<Option<Position>> {
+    if payload.is_empty() {
+        return Some(None);
+    }
+    let mut fields = Fields(payload);
+    let floor = Position { term: Term::new(fields.u64()?), index: Index::new(fields.u64()?) };
+    fields.0.is_empty().then_some(Some(floor))
+}
+
+/// Reads a value in postcard that fills its bytes; its own conditions are checked along with it.
+pub(super) fn whole<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+/// A value in postcard.
+pub(super) fn postcard_of<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_stdvec(value).unwrap_or_else(|error| unreachable!("plain data can be written to memory, but: {error}"))
+}
+
+/// What a group is to say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content<'c> {
+    pub(super) hard_state: Option<HardState>,
+    /// Nothing follows on it in the same group.
+    pub(super) reset: Option<&'c SnapshotMeta>,
+    pub(super) entries: &'c Entries,
 }
 
 /// Encodes groups, one after the other, into one buffer.
@@ -240,9 +318,12 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// How many bytes of records this makes; `None` if more than a group can hold.
-    pub(super) fn length<'e>(hard_state: Option<HardState>, entries: impl Iterator<Item = &'e Entry>) -> Option<u32> {
-        let length = entries.fold(if hard_state.is_some() { RECORD_HEADER } else { 0 }, |sum, entry| {
-            sum.saturating_add(RECORD_HEADER).saturating_add(command(entry).len())
+    pub(super) fn length(content: Content<'_>) -> Option<u32> {
+        let Content { hard_state, reset, entries } = content;
+        let hard_state = hard_state.map_or(0, |state| RECORD_HEADER + encode_floor(state.floor).len());
+        let reset = reset.map_or(0, |meta| RECORD_HEADER.saturating_add(postcard_of(meta).len()));
+        let length = entries.iter().fold(hard_state.saturating_add(reset), |sum, entry| {
+            sum.saturating_add(RECORD_HEADER).saturating_add(payload(entry).len())
         });
         u32::try_from(length).ok()
     }
@@ -253,31 +334,36 @@ impl Encoder {
     }
 
     /// Encodes a group for `place` (a sector number); returns its bytes and the link of the next group.
-    pub(super) fn encode<'e>(
+    pub(super) fn encode(
         &mut self,
         seed: Seed,
         place: u64,
         link: Link,
         length: u32,
-        hard_state: Option<HardState>,
-        entries: impl Iterator<Item = &'e Entry>,
+        content: Content<'_>,
     ) -> (&[u8], Link) {
+        let Content { hard_state, reset, entries } = content;
         self.bytes.clear();
         let mut covered = [0; GROUP_HEADER - 4];
         put(&mut covered, &[&link.group.to_le_bytes(), &length.to_le_bytes(), &link.chain.to_le_bytes()]);
         let mut chain = header_crc(seed, place, &covered);
         self.push(seed, &covered);
         self.push(seed, &chain.to_le_bytes());
-        if let Some(HardState { term, voted_for }) = hard_state {
+        if let Some(HardState { term, voted_for, floor }) = hard_state {
             let vote = voted_for.map_or(0, NodeId::as_u64);
-            chain = self.record(seed, chain, HARD_STATE, vote, term, &[]);
+            chain = self.record(seed, chain, HARD_STATE, vote, term, &encode_floor(floor));
         }
-        for entry in entries {
+        if let Some(meta) = reset {
+            let Position { term, index } = meta.last;
+            chain = self.record(seed, chain, RESET, index.as_u64(), term, &postcard_of(meta));
+        }
+        for entry in entries.iter() {
             let kind = match entry.payload {
                 Payload::Blank => BLANK,
                 Payload::Command(_) => COMMAND,
+                Payload::Configuration(_) => CONFIGURATION,
             };
-            chain = self.record(seed, chain, kind, entry.index.as_u64(), entry.term, command(entry));
+            chain = self.record(seed, chain, kind, entry.index.as_u64(), entry.term, &payload(entry));
         }
         self.finish(seed);
         (&self.bytes, Link { group: link.group + 1, chain })
@@ -319,10 +405,11 @@ impl Encoder {
     }
 }
 
-fn command(entry: &Entry) -> &[u8] {
+fn payload(entry: &Entry) -> Cow<'_, [u8]> {
     match &entry.payload {
-        Payload::Blank => &[],
-        Payload::Command(command) => command,
+        Payload::Blank => Cow::Borrowed(&[]),
+        Payload::Command(command) => Cow::Borrowed(command),
+        Payload::Configuration(membership) => Cow::Owned(postcard_of(membership)),
     }
 }
 
@@ -334,76 +421,4 @@ pub(super) fn strip(sectors: &[u8], group: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SEED: StoreId = StoreId::new(7);
-
-    fn hard_state() -> HardState {
-        HardState { term: Term::new(3), voted_for: NodeId::new(2) }
-    }
-
-    fn entries() -> Vec<Entry> {
-        let entry = |index, payload| Entry { term: Term::new(3), index: Index::new(index), payload };
-        vec![entry(9, Payload::Blank), entry(10, Payload::Command(bytes::Bytes::from_static(b"hello")))]
-    }
-
-    fn encoded(encoder: &mut Encoder, entries: &[Entry]) -> (Vec<u8>, Link) {
-        let length = Encoder::length(Some(hard_state()), entries.iter()).expect("it is short");
-        let link = Link { group: 4, chain: 0xabcd };
-        let (bytes, next) = encoder.encode(Seed::new(SEED, 1), 5, link, length, Some(hard_state()), entries.iter());
-        assert_eq!(bytes.len() as u64, Encoder::sectors(length) * SECTOR as u64);
-        (bytes.to_vec(), next)
-    }
-
-    #[test]
-    fn a_group_is_these_bytes() {
-        let (bytes, next) = encoded(&mut Encoder::default(), &entries());
-        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().concat();
-        assert_eq!(part(0..20), "040000000000000050000000cdab0000c3ee1650");
-        assert_eq!(part(20..45), "000000000102000000000000000300000000000000464380aa");
-        assert_eq!(part(45..70), "0000000002090000000000000003000000000000003db5bfa2");
-        assert_eq!(part(70..100), "05000000030a000000000000000300000000000000715ef63568656c6c6f");
-        assert!(bytes.get(100..508).is_some_and(|padding| padding.iter().all(|byte| *byte == 0)));
-        assert_eq!(part(508..512), "70471c96");
-        assert_eq!(next, Link { group: 5, chain: 0x35f6_5e71 });
-    }
-
-    #[test]
-    fn a_group_is_right_only_where_it_belongs() {
-        let (bytes, next) = encoded(&mut Encoder::default(), &entries());
-        let header = GroupHeader::decode(&bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");
-        let mut records = Records::new(&header, &bytes).expect("it is complete");
-        let mut taken = Vec::new();
-        while !records.is_empty() {
-            taken.push(records.take().expect("each checksum is right"));
-        }
-        let entry = |index, command| Record::Entry { index: Index::new(index), term: Term::new(3), command };
-        assert_eq!(taken, [Record::HardState(hard_state()), entry(9, None), entry(10, Some(&b"hello"[..]))]);
-        assert_eq!(records.chain(), next.chain);
-        for (store, segment, place) in [(7, 1, 4), (7, 1, 6), (7, 2, 5), (8, 1, 5)] {
-            let seed = Seed::new(StoreId::new(store), segment);
-            assert!(GroupHeader::decode(&bytes, seed, place).is_none(), "store {store} segment {segment} at {place}");
-        }
-        for (store, segment) in [(7, 2), (8, 1)] {
-            let seed = Seed::new(StoreId::new(store), segment);
-            assert_eq!(seed.stamp_of(&bytes), Stamp::Wrong, "store {store} segment {segment}");
-        }
-    }
-
-    #[test]
-    fn every_sector_of_a_group_of_any_length_ends_with_its_stamp() {
-        let mut encoder = Encoder::default();
-        for length in 0..1_600 {
-            let command = Payload::Command(bytes::Bytes::from(vec![0; length]));
-            let entry = Entry { term: Term::new(1), index: Index::new(1), payload: command };
-            let (bytes, _) = encoded(&mut encoder, &[entry]);
-            let stamps: Vec<Stamp> = bytes.chunks(SECTOR).map(|sector| Seed::new(SEED, 1).stamp_of(sector)).collect();
-            assert_eq!(stamps.first(), Some(&Stamp::First));
-            assert!(stamps.iter().skip(1).all(|stamp| *stamp == Stamp::Later), "{length} bytes");
-            let header = GroupHeader::decode(&bytes, Seed::new(SEED, 1), 5).expect("it is where it belongs");
-            assert_eq!(header.sectors(), stamps.len() as u64);
-        }
-    }
-}
+mod tests;

@@ -1,23 +1,41 @@
 //! What waits for the thread that writes the log, bounded however long the disk hangs.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use raft_core::{Index, ReadId};
+use bytes::Bytes;
+use raft_core::{Index, ReadId, SnapshotMeta, WriteSeq};
 
 use super::Write;
+use super::saver::{Task, refusal};
 
 /// One thing to do.
 #[derive(Debug)]
 pub(super) enum Job {
     Write(Write),
-    Read { id: ReadId, from: Index, through: Index, max_bytes: u64 },
+    Read {
+        id: ReadId,
+        from: Index,
+        through: Index,
+        max_bytes: u64,
+    },
+    Install {
+        seq: WriteSeq,
+        meta: Arc<SnapshotMeta>,
+    },
+    Compact {
+        through: Index,
+    },
+    /// For the saver, when everything before it is done: what has arrived takes the place of
+    /// something that an installation before it may need.
+    Pass(Task),
 }
 
 /// A queue between the driver, which never waits, and the thread.
 ///
 /// Invariants: two writes next to each other both have entries, so that the core's limit of
-/// unsynced bytes limits their number as well (each entry costs some); at most `READS_MAX` reads.
+/// unsynced bytes limits their number as well (each entry costs some); at most `READS_MAX` reads,
+/// one compaction, and one snapshot that has arrived.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     waiting: Mutex<Waiting>,
@@ -44,7 +62,7 @@ impl Jobs {
                 last.seq = write.seq;
                 last.hard_state = write.hard_state.or(last.hard_state);
             }
-            Some(Job::Write(_) | Job::Read { .. }) | None => waiting.jobs.push_back(Job::Write(write)),
+            Some(_) | None => waiting.jobs.push_back(Job::Write(write)),
         }
         drop(waiting);
         self.added.notify_one();
@@ -60,6 +78,40 @@ impl Jobs {
         waiting.jobs.push_back(Job::Read { id, from, through, max_bytes });
         drop(waiting);
         self.added.notify_one();
+    }
+
+    /// Adds an installation.
+    pub(super) fn install(&self, seq: WriteSeq, meta: Arc<SnapshotMeta>) {
+        self.push(Job::Install { seq, meta }, |_| false);
+    }
+
+    /// Adds a compaction. One that waits already is part of it.
+    pub(super) fn compact(&self, through: Index) {
+        self.push(Job::Compact { through }, |job| matches!(job, Job::Compact { .. }));
+    }
+
+    /// Adds a snapshot that has arrived. One that waits already gives way, and that is said.
+    pub(super) fn receive(&self, meta: SnapshotMeta, data: Bytes) {
+        let older =
+            self.push(Job::Pass(Task::Receive { meta, data }), |job| matches!(job, Job::Pass(Task::Receive { .. })));
+        if let Some(Job::Pass(older)) = older
+            && let Some(completion) = refusal(older)
+        {
+            self.push(Job::Pass(Task::Refuse(completion)), |_| false);
+        }
+    }
+
+    /// Adds a job, in place of one that waits and is like that, which is returned.
+    fn push(&self, job: Job, replaces: impl Fn(&Job) -> bool) -> Option<Job> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return None;
+        }
+        let older = waiting.jobs.iter().position(replaces).and_then(|nth| waiting.jobs.remove(nth));
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        self.added.notify_one();
+        older
     }
 
     /// No more will come: the thread ends when it has done what waits.
@@ -106,13 +158,12 @@ const READS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use raft_core::{Entries, Entry, HardState, Payload, Term, WriteSeq};
+    use raft_core::{Configuration, Entries, Entry, HardState, Membership, Payload, Position, Term};
 
     use super::*;
 
     fn vote(seq: u64) -> Write {
-        let hard_state = HardState { term: Term::new(seq), voted_for: None };
+        let hard_state = HardState { term: Term::new(seq), voted_for: None, floor: None };
         Write { seq: WriteSeq::new(seq), hard_state: Some(hard_state), entries: Entries::EMPTY }
     }
 
@@ -130,6 +181,10 @@ mod tests {
                     (seq.as_u64(), hard_state.map(|state| state.term.as_u64()), entries.len())
                 }
                 Job::Read { id, .. } => (id.as_u64(), None, 0),
+                Job::Install { seq, .. } => (seq.as_u64(), None, 0),
+                Job::Compact { through } => (through.as_u64(), None, 0),
+                Job::Pass(Task::Receive { meta, .. }) => (meta.last.index.as_u64(), None, 0),
+                Job::Pass(_) => (0, None, 0),
             })
             .collect()
     }
@@ -161,6 +216,26 @@ mod tests {
         assert_eq!(taken(&jobs).len(), READS_MAX);
         jobs.read(ReadId::new(2_000), Index::new(1), Index::new(2), 10);
         assert_eq!(taken(&jobs), [(2_000, None, 0)], "there is room again");
+    }
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let configuration = Configuration { index: Index::ZERO, membership: Arc::new(Membership::default()) };
+        SnapshotMeta { last: Position::new(Index::new(index), Term::new(1)), configuration, bytes: 0 }
+    }
+
+    #[test]
+    fn compactions_and_snapshots_do_not_pile_up_and_pass_nothing() {
+        let jobs = Jobs::default();
+        for seq in 1..=3 {
+            jobs.write(append(seq));
+            jobs.compact(Index::new(10 * seq));
+            jobs.receive(meta(100 * seq), Bytes::from_static(b"state"));
+        }
+        jobs.install(WriteSeq::new(4), Arc::new(meta(300)));
+        jobs.write(vote(5));
+        let order = [(1, None, 1), (2, None, 1), (0, None, 0), (3, None, 1), (30, None, 0), (300, None, 0)];
+        let end = [(0, None, 0), (4, None, 0), (5, Some(5), 0)];
+        assert_eq!(taken(&jobs), [&order[..], &end[..]].concat());
     }
 
     #[test]

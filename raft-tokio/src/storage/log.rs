@@ -4,23 +4,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use raft_core::{Boot, Entries, Entry, HardState, Index, Position, StoreId};
+use raft_core::{Boot, Entries, Entry, HardState, Index, Position, SnapshotMeta, StoreId};
 
 use super::anchor::{Anchor, AnchorFile};
 use super::contents::{Contents, Place};
 use super::disk::Disk;
 use super::error::StorageError;
-use super::format::{Encoder, Link, Record, SECTOR};
-use super::recovery::{Recovered, entry, share};
+use super::format::{Content, Encoder, Link, Record, SECTOR};
+use super::recovery::Recovered;
+use super::replay::{Replay, entry, share};
 use super::segment::{self, Scanner, Segment, Step};
+use super::snapshots::Snapshots;
+use super::starts::{Start, Starts};
 use super::{Options, Write};
 
 /// The open log of one data directory.
 ///
 /// Invariants: everything before (`current`, `sector`) is durable; everything from there on is
-/// blank, in this segment and in those up to `newest`; `contents` says what is durable.
+/// blank, in this segment and in those up to `newest`; `contents` and `hard_state` say what is
+/// durable; no segment from the first of `starts` on is missing.
 pub struct Log {
     disk: Arc<dyn Disk>,
+    snapshots: Arc<Snapshots>,
     store: StoreId,
     boot: Boot,
     options: Options,
@@ -34,7 +39,9 @@ pub struct Log {
     newest: u64,
     /// The thread that makes the segment after `newest`.
     ahead: Option<JoinHandle<Result<(), StorageError>>>,
+    hard_state: HardState,
     contents: Contents,
+    starts: Starts,
     encoder: Encoder,
     poisoned: bool,
 }
@@ -54,16 +61,17 @@ struct Merged {
 impl Log {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
-        store: StoreId,
-        boot: Boot,
+        (store, boot): (StoreId, Boot),
         options: Options,
         anchor: AnchorFile,
         recovered: Recovered,
+        snapshots: Arc<Snapshots>,
     ) -> Self {
-        let Recovered { current, sector, link, newest, contents, hard_state: _, tail: _ } = recovered;
-        let encoder = Encoder::default();
+        let Recovered { current, sector, link, newest, replay, .. } = recovered;
+        let Replay { hard_state, contents, starts, .. } = replay;
         Self {
             disk,
+            snapshots,
             store,
             boot,
             options,
@@ -73,10 +81,17 @@ impl Log {
             link,
             newest,
             ahead: None,
+            hard_state,
             contents,
-            encoder,
+            starts,
+            encoder: Encoder::default(),
             poisoned: false,
         }
+    }
+
+    /// The snapshots that lie beside it.
+    pub fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
     }
 
     /// The position of the last durable entry.
@@ -96,12 +111,40 @@ impl Log {
     /// If anything fails. That is final: nobody knows then what is on the disk, so this and every
     /// later write fails. Reading goes on.
     pub fn write(&mut self, group: &[Write]) -> Result<(), StorageError> {
+        self.attempt(|log| log.append(group))
+    }
+
+    /// Replaces the log by a snapshot that [was received](Snapshots::save_received): it is empty
+    /// then, and begins after the snapshot's last entry. Term and vote stay. Log and snapshot
+    /// change together, durably, or not at all.
+    ///
+    /// # Errors
+    /// As [`Self::write`], and if that snapshot is not there; whoever wanted it installed cannot go on then.
+    pub fn install(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
+        self.attempt(|log| log.reset(meta))
+    }
+
+    /// Forgets the entries up to `through`, as far as a durable snapshot covers them, and lets go of
+    /// the segments that hold nothing else; [`Snapshots::sweep`] removes them.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn compact(&mut self, through: Index) -> Result<(), StorageError> {
+        let through = through.min(self.snapshots.newest().index).min(self.last().index);
+        self.attempt(|log| {
+            log.contents.compact(through);
+            log.release(through)
+        })
+    }
+
+    /// Does what may fail only once.
+    fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StorageError>) -> Result<(), StorageError> {
         if self.poisoned {
             return Err(StorageError::Poisoned { dir: self.path() });
         }
-        let written = self.append(group);
-        self.poisoned = written.is_err();
-        written
+        let done = work(self);
+        self.poisoned = done.is_err();
+        done
     }
 
     fn append(&mut self, group: &[Write]) -> Result<(), StorageError> {
@@ -109,31 +152,93 @@ impl Log {
         if hard_state.is_none() && entries.is_empty() {
             return Ok(());
         }
-        let length = Encoder::length(hard_state, entries.iter()).ok_or_else(|| {
-            StorageError::io(
-                "write more than 4 GiB at once to",
-                &self.current.path,
-                std::io::ErrorKind::InvalidInput.into(),
-            )
-        })?;
-        let sectors = Encoder::sectors(length);
-        if self.current.sectors - self.sector < sectors {
-            self.advance(sectors)?;
-        }
-        let (bytes, link) =
-            self.encoder.encode(self.current.seed, self.sector, self.link, length, hard_state, entries.iter());
-        self.current.write(self.sector, bytes)?;
+        let link = self.link;
+        let place = self.put(Content { hard_state, reset: None, entries: &entries })?;
         if let Some(first) = entries.first() {
-            self.contents.begin(Place { segment: self.current.number, sector: self.sector }, first.index);
+            self.contents.begin(place, first.index);
+            self.starts.truncate(first.index);
         }
+        self.on_segment_begun(place, link);
         for entry in entries.iter() {
             let follows = self.contents.push(entry.position());
             debug_assert!(follows, "merging has checked the first entry, and their type the others");
         }
-        self.sector += sectors;
-        self.link = link;
         self.prepare_ahead();
         Ok(())
+    }
+
+    fn reset(&mut self, meta: &SnapshotMeta) -> Result<(), StorageError> {
+        let (first, last) = (meta.last, self.contents.base());
+        if first.index < last.index {
+            return Err(StorageError::OutOfOrder { first, last });
+        }
+        self.snapshots.check_received(meta)?;
+        let link = self.link;
+        // A server that lives in this term has not voted in it, unless it says so itself.
+        let behind = self.hard_state.term < first.term;
+        let hard_state =
+            behind.then_some(HardState { term: first.term, voted_for: None, floor: self.hard_state.floor });
+        let place = self.put(Content { hard_state, reset: Some(meta), entries: &Entries::EMPTY })?;
+        self.contents = Contents::after(meta.last);
+        self.starts.truncate(Index::ZERO);
+        self.on_segment_begun(place, link);
+        self.snapshots.promote(meta)?;
+        self.release(meta.last.index)
+    }
+
+    /// A group was written at the beginning of a segment, and follows on `link`: the log may begin there once.
+    fn on_segment_begun(&mut self, place: Place, link: Link) {
+        if place.sector == 1 {
+            self.starts.begin(Start { segment: place.segment, link, before: self.contents.last() });
+        }
+    }
+
+    /// Writes one group durably, and returns where it is.
+    fn put(&mut self, content: Content<'_>) -> Result<Place, StorageError> {
+        let mut content = content;
+        let hard_state = content.hard_state.unwrap_or(self.hard_state);
+        let is_fresh = self.sector == 1;
+        let fits = |log: &Self, content| {
+            let length = log.length(content)?;
+            Ok::<_, StorageError>(Encoder::sectors(length) <= log.current.sectors - log.sector)
+        };
+        if is_fresh {
+            content.hard_state = Some(hard_state);
+        }
+        if !fits(self, content)? || (content.reset.is_some() && !is_fresh) {
+            // No segment may hold the only copy of a term and vote for those after it.
+            content.hard_state = Some(hard_state);
+            self.advance(Encoder::sectors(self.length(content)?))?;
+        }
+        let length = self.length(content)?;
+        let (bytes, link) = self.encoder.encode(self.current.seed, self.sector, self.link, length, content);
+        self.current.write(self.sector, bytes)?;
+        let place = Place { segment: self.current.number, sector: self.sector };
+        self.sector += Encoder::sectors(length);
+        self.link = link;
+        self.hard_state = hard_state;
+        Ok(place)
+    }
+
+    fn length(&self, content: Content<'_>) -> Result<u32, StorageError> {
+        Encoder::length(content).ok_or_else(|| {
+            let too_long = std::io::ErrorKind::InvalidInput.into();
+            StorageError::io("write more than 4 GiB at once to", &self.current.path, too_long)
+        })
+    }
+
+    /// Begins as late as it may when nothing up to `through` is needed any more.
+    fn release(&mut self, through: Index) -> Result<(), StorageError> {
+        let before = self.starts.first().segment;
+        let Some(first) = self.starts.compact(through) else { return Ok(()) };
+        self.anchor.write_twice(self.anchor(self.current.number))?;
+        self.snapshots.on_released(before..first.segment, first.before.index);
+        Ok(())
+    }
+
+    /// What the anchor should say by now.
+    fn anchor(&self, segment: u64) -> Anchor {
+        Anchor { boot: self.boot, group: self.link.group - 1, segment, first: self.starts.first() }
     }
 
     /// What the writes amount to, one after the other.
@@ -175,7 +280,7 @@ impl Log {
                 break segment;
             }
         };
-        self.anchor.write(Anchor { boot: self.boot, group: self.link.group - 1, segment: number })?;
+        self.anchor.write(self.anchor(number))?;
         (self.current, self.sector) = (next, 1);
         Ok(())
     }
@@ -211,7 +316,7 @@ impl Log {
 
     /// Reads entries back, each verified against its checksum: from index `from` up to `through`
     /// or the end of the log, stopping before they cost more than `max_bytes`, but at least one if
-    /// the log holds it.
+    /// the log holds the first. It holds none that was compacted.
     ///
     /// # Errors
     /// If the disk fails, or what it gives is not what was written.
@@ -251,15 +356,15 @@ impl Log {
             let impossible = || segment.damaged(scanner.place, "an unreadable record".to_owned());
             let mut records = scanner.records().ok_or_else(impossible)?;
             while !records.is_empty() && !reading.is_done() && reading.next <= until {
-                let Record::Entry { index, term, command } = records.take().ok_or_else(impossible)? else { continue };
-                if index < reading.next {
+                let Record::Entry(position, stored) = records.take().ok_or_else(impossible)? else { continue };
+                if position.index < reading.next {
                     continue;
                 }
-                if index > reading.next || self.contents.term(index) != Some(term) {
-                    let found = format!("entry {index}@{term} where entry {} should be", reading.next);
+                if position.index > reading.next || self.contents.term(position.index) != Some(position.term) {
+                    let found = format!("entry {position} where entry {} should be", reading.next);
                     return Err(segment.damaged(scanner.place, found));
                 }
-                reading.on_entry(entry(Position::new(index, term), command));
+                reading.on_entry(entry(position, stored));
             }
         }
         Ok(())
@@ -274,7 +379,7 @@ impl Log {
         if self.poisoned {
             return Err(StorageError::Poisoned { dir: self.path() });
         }
-        self.anchor.write(Anchor { boot: self.boot, group: self.link.group - 1, segment: self.current.number })
+        self.anchor.write(self.anchor(self.current.number))
     }
 }
 

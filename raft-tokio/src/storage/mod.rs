@@ -2,16 +2,20 @@
 //!
 //! A data directory is [formatted](format()) once, for one node of one cluster, and
 //! [opened](open()) at every start. What it holds then is in [`Opened::durable`], ready for
-//! [`raft_core::Raft::new`]. The [`Log`] is synchronous; a [`Writer`] runs it on a
-//! thread of its own and makes everything that waits durable with one sync.
+//! [`raft_core::Raft::new`]. The [`Log`] and its [`Snapshots`] are synchronous; a [`Writer`] runs
+//! them on two threads of its own and makes everything that waits durable with one sync.
 //!
-//! What it promises: after [`Log::write`] has returned, or [`Completion::Persisted`] was reported,
-//! no crash loses what was written. A write that a crash interrupted is there as a whole or not at
-//! all. Bytes that are not what was written are never returned: opening or reading fails, and says
-//! where. A failed write or sync is final. `format.rs` describes the bytes, with the argument.
+//! What it promises: after [`Log::write`] or [`Log::install`] has returned, or
+//! [`Completion::Persisted`] was reported, no crash loses what was written. A write that a crash
+//! interrupted is there as a whole or not at all, and so is an installed snapshot, together with the
+//! log that begins after it. What a durable snapshot covers can be compacted, and is forgotten only
+//! then. Bytes that are not what was written are never returned: opening or reading fails, and says
+//! where; a snapshot that has rotted gives way to an older one if the log reaches back to that. A
+//! failed write or sync is final, but for that of a snapshot. `format.rs` describes the bytes, with
+//! the argument.
 //!
-//! Omitted: compaction and snapshots (the log only grows), going on after a full disk, and repair
-//! of damage from other nodes.
+//! Omitted: reuse of segments (they are removed), snapshots larger than memory, going on after a full
+//! disk, and repair of damage from other nodes.
 //!
 //! ```
 //! use raft_core::{ClusterId, Entries, HardState, Membership, NodeId, StoreId, Term, WriteSeq};
@@ -26,7 +30,7 @@
 //!
 //! let expected = Expected { cluster, node };
 //! let mut opened = storage::open(&dir, &expected, &Options::default())?;
-//! let promise = HardState { term: Term::new(3), voted_for: Some(node) };
+//! let promise = HardState { term: Term::new(3), voted_for: Some(node), floor: None };
 //! opened.log.write(&[Write { seq: WriteSeq::new(1), hard_state: Some(promise), entries: Entries::EMPTY }])?;
 //! drop(opened);
 //!
@@ -46,7 +50,12 @@ mod identity;
 mod jobs;
 mod log;
 mod recovery;
+mod replay;
+mod saver;
 mod segment;
+mod snapshot;
+mod snapshots;
+mod starts;
 mod writer;
 
 use std::fmt;
@@ -55,15 +64,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use raft_core::{
-    ClusterId, Durable, Entries, HardState, Identity, Index, Membership, NodeId, Position, StoreId, WriteSeq,
-};
+use bytes::Bytes;
+use raft_core::{ClusterId, Durable, Entries, HardState, Identity, Membership, NodeId, Position, StoreId, WriteSeq};
 
 use anchor::{Anchor, AnchorFile};
 
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use error::StorageError;
 pub use log::Log;
+pub use snapshots::Snapshots;
 pub use writer::{Completion, Writer};
 
 /// The first segment of a store is small, so that formatting one is quick.
@@ -129,6 +138,8 @@ pub struct Write {
 pub struct Opened {
     /// What it holds; the boot is already raised.
     pub durable: Durable,
+    /// The state machine as of [`Durable::snapshot`], verified.
+    pub snapshot: Option<Bytes>,
     /// Its log. The directory stays locked while this, or a [`Writer`] that took it over, lives.
     pub log: Log,
 }
@@ -248,20 +259,53 @@ impl Locked {
         let Self { disk, birth: Birth { cluster, node, store, membership } } = self;
         let (mut anchor_file, anchor) = AnchorFile::open(&*disk, store)?;
         let mut recovered = recovery::recover(&*disk, store, anchor, options.tail_bytes)?;
+        let replay = &mut recovered.replay;
+        let mut found = snapshots::survey(&*disk, cluster, &replay.contents, replay.reset.as_ref())?;
+        // Nothing was changed until here.
+        recovered.mend(&*disk)?;
+        let replay = &mut recovered.replay;
+        if let Some(reset) = &replay.reset {
+            replay.starts.compact(reset.last.index);
+        }
         let boot = anchor.boot.next();
         let (group, segment) = (recovered.link.group - 1, recovered.current.number.max(anchor.segment));
-        anchor_file.write(Anchor { boot, group, segment })?;
+        let first = replay.starts.first();
+        let leftovers = segment::names_before(&*disk, first.segment)?;
+        found.discard(leftovers);
+        let (snapshots, newest) = found.settle(disk.clone(), cluster, first.before.index)?;
+        let noted = Anchor { boot, group, segment, first };
+        if first == anchor.first {
+            anchor_file.write(noted)?;
+        } else {
+            anchor_file.write_twice(noted)?;
+        }
+        // Not before both slots of the anchor know that it is needed no more.
+        snapshots.sweep();
+        let (meta, data) = newest.unzip();
+        let base = replay.contents.base();
+        let (base, membership) = match &meta {
+            Some(meta) if base != Position::ZERO => (meta.last, meta.configuration.membership.clone()),
+            Some(_) | None => (base, Arc::new(membership)),
+        };
+        replay.compact(base.index);
+        let damaged = || recovered.current.damaged(recovered.sector, "the newest entries are out of order".to_owned());
+        let tail = recovered.replay.take_tail().ok_or_else(damaged)?;
+        let replay = &recovered.replay;
         let durable = Durable {
             identity: Identity { cluster, node, store, boot },
-            hard_state: recovered.hard_state,
-            base: Position::ZERO,
+            hard_state: replay.hard_state,
+            base,
+            snapshot: meta,
             membership,
-            applied: Index::ZERO,
-            last: recovered.contents.last().index,
-            runs: recovered.contents.runs().to_vec(),
-            tail: std::mem::take(&mut recovered.tail),
+            configurations: replay.configurations.clone(),
+            applied: base.index,
+            last: replay.contents.last().index,
+            runs: replay.contents.runs().to_vec(),
+            bytes: replay.bytes(),
+            tail,
         };
-        Ok(Opened { durable, log: Log::new(disk, store, boot, *options, anchor_file, recovered) })
+        let log = Log::new(disk, (store, boot), *options, anchor_file, recovered, Arc::new(snapshots));
+        Ok(Opened { durable, snapshot: data, log })
     }
 }
 

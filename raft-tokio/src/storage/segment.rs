@@ -31,6 +31,12 @@ pub(super) fn is_unfinished(file: &str) -> bool {
     file.strip_suffix(UNFINISHED).is_some_and(|file| number(file).is_some())
 }
 
+/// The names of the segments before number `first`.
+pub(super) fn names_before(disk: &dyn Disk, first: u64) -> Result<impl Iterator<Item = String>, StorageError> {
+    let names = disk.list().map_err(|error| StorageError::io("read the directory", &disk.path(""), error))?;
+    Ok(names.into_iter().filter(move |name| number(name).is_some_and(|number| number < first)))
+}
+
 /// Makes a segment of `sectors`: zeroed, synced, and only then under its name.
 pub(super) fn create(disk: &dyn Disk, store: StoreId, number: u64, sectors: u64) -> Result<(), StorageError> {
     let (made, named) = (format!("{}{UNFINISHED}", name(number)), name(number));
@@ -244,6 +250,11 @@ impl<'a> Scanner<'a> {
     /// The records of the group just read.
     pub(super) fn records(&self) -> Option<Records<'_>> {
         Records::new(self.header.as_ref()?, &self.group)
+    }
+
+    /// What the group just read says that it follows on.
+    pub(super) fn link_before(&self) -> Option<Link> {
+        self.header.as_ref().map(|header| header.link)
     }
 
     /// The first sector from `sector` on that is not blank, with its stamp.

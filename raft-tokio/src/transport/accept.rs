@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raft_core::ClusterId;
+use raft_core::{ClusterId, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,9 +17,9 @@ use super::frame::{FrameReader, FrameWriter};
 use super::hello::{self, Party, Welcome};
 use super::limits::{HANDSHAKES_MAX, HANDSHAKES_UNVALIDATED_MAX, HANDSHAKES_WAITING_MAX, PEER_HANDSHAKES_MAX};
 use super::link::closed;
-use super::peers;
 use super::service::{self, Caller};
 use super::tls::{self, Protocol};
+use super::{Incoming, address, peers};
 use crate::certs::{Identity, Role};
 
 /// Accepts connections until the endpoint closes or is lost.
@@ -155,6 +155,7 @@ struct Introduced {
     connection: Held<quinn::Connection>,
     party: Party,
     version: u16,
+    listens_at: Option<String>,
     reader: FrameReader,
     writer: FrameWriter,
 }
@@ -173,7 +174,7 @@ async fn serve(
         () = async { closed(&mut shared.closing()).await } => return,
     };
     drop(handshake);
-    let Introduced { connection, party, version, reader, mut writer } = match introduced {
+    let Introduced { connection, party, version, listens_at, reader, mut writer } = match introduced {
         Ok(Some(introduced)) => introduced,
         // Said and closed already.
         Ok(None) => return,
@@ -187,6 +188,9 @@ async fn serve(
         Party::Peer(from) => {
             if hello::welcome(&mut writer, &welcome(0)).await.is_ok() {
                 tracing::debug!(peer = %from, %address, "the peer has connected");
+                if let Some(address) = listens_at {
+                    introduced_as(&shared, from.node, address);
+                }
                 peers::receive(&shared, &connection, from).await;
             }
         }
@@ -237,10 +241,22 @@ async fn introduce(shared: &Shared, incoming: quinn::Incoming, address: SocketAd
         }
     };
     match hello::check(&hello, identity, shared.cluster(), shared.me()) {
-        Ok((version, party)) => Some(Introduced { connection, party, version, reader, writer }),
+        Ok((version, party)) => {
+            Some(Introduced { connection, party, version, listens_at: hello.listens_at, reader, writer })
+        }
         Err((refusal, detail)) => {
             refuse(refusal, &detail);
             None
+        }
+    }
+}
+
+/// A node says where it listens. What it says wrongly about that makes nothing else wrong.
+fn introduced_as(shared: &Shared, node: NodeId, address: String) {
+    match address::check(&address) {
+        Ok(()) => shared.report(Incoming::Introduced { node, address }),
+        Err(fault) => {
+            shared.log_failure(node, &format_args!("the address that it says it listens at is ignored: {fault}"));
         }
     }
 }

@@ -90,7 +90,8 @@ impl ClientEndpoint {
         let Socket { quinn, drivers } = self.socket()?;
         let attempt = async {
             let connection = dial(&quinn, address, &name, within).await?;
-            let hello = Hello { versions: Versions::OURS, cluster: self.cluster, to: expected, from: None };
+            let hello =
+                Hello { versions: Versions::OURS, cluster: self.cluster, to: expected, from: None, listens_at: None };
             let opened = hello::say(&connection, &hello).await;
             let opened = opened.map_err(|error| failed(error.into_dial_error(&connection, within)))?;
             Ok(ClientConnection::start(connection, opened, &drivers, &self.limits))
@@ -395,7 +396,7 @@ fn deliver(calls: &Calls, kind: Kind, body: bytes::BytesMut, reader: &FrameReade
             );
             Ok(())
         }
-        Kind::Hello | Kind::Welcome | Kind::Rpc | Kind::Request => {
+        Kind::Hello | Kind::Welcome | Kind::Rpc | Kind::Request | Kind::Snapshot => {
             Err(FrameError::OutOfPlace { found: kind, wanted: Kind::Answer })
         }
     }

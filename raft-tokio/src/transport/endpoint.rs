@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use raft_core::{Class, ClusterId, NodeId, Peer, Rpc};
+use bytes::Bytes;
+use raft_core::{Class, ClusterId, NodeId, Peer, Rpc, SnapshotMeta};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
@@ -18,7 +19,8 @@ use super::link::Slot;
 use super::peers::Senders;
 use super::queue::Pushed;
 use super::service::ClientBytes;
-use super::{Counters, Incoming, Limits, Options, Service, TransportError, tls};
+use super::snapshot::Outgoing;
+use super::{Counters, Incoming, Limits, Options, Service, TransportError, address, tls};
 use crate::certs::{Credentials, Identity, Part, Role};
 use crate::codec::LastEncoded;
 use crate::throttle::Throttle;
@@ -28,17 +30,21 @@ use crate::throttle::Throttle;
 pub struct Bound {
     ground: Ground,
     local_addr: SocketAddr,
+    advertise: Option<String>,
     identity: Identity,
     certificate: Box<Part>,
 }
 
 impl Bound {
-    /// Binds the UDP address `listen` for `node` of `cluster`; port 0 lets the system choose.
+    /// Binds the UDP address `listen` for `node` of `cluster`; port 0 lets the system choose. Each
+    /// node that this one connects to is told `advertise` (`host:port`), where others reach it.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the credentials are not this node's.
+    /// If the address cannot be listened on, if nobody could connect to the one to advertise, or
+    /// if the credentials are not this node's.
     pub fn new(
         listen: SocketAddr,
+        advertise: Option<String>,
         node: NodeId,
         cluster: ClusterId,
         credentials: &Credentials,
@@ -47,6 +53,9 @@ impl Bound {
         if identity.cluster != cluster || identity.role != Role::Node(node) {
             let certificate = Box::new(credentials.certificate().clone());
             return Err(TransportError::WrongIdentity { certificate, found: identity, node, cluster });
+        }
+        if let Some(address) = &advertise {
+            address::check(address).map_err(|fault| TransportError::BadAddress { address: address.clone(), fault })?;
         }
         if let Err(error) = credentials.check_validity(std::time::SystemTime::now()) {
             // Others refuse it, not we: their clocks may be right.
@@ -59,7 +68,8 @@ impl Bound {
         let socket = UdpSocket::bind(listen).map_err(bind)?;
         let local_addr = socket.local_addr().map_err(bind)?;
         let ground = Ground { socket, endpoint: tls::endpoint_config(credentials), server, client };
-        Ok(Self { ground, local_addr, identity, certificate: Box::new(credentials.certificate().clone()) })
+        let certificate = Box::new(credentials.certificate().clone());
+        Ok(Self { ground, local_addr, advertise, identity, certificate })
     }
 
     /// Where it listens; tells the port that the system has chosen for port 0.
@@ -94,6 +104,7 @@ pub(super) struct Shared {
     cluster: ClusterId,
     limits: Limits,
     local_addr: SocketAddr,
+    advertise: Option<String>,
     incoming: Box<dyn Fn(Incoming) + Send + Sync>,
     pub(super) service: Option<Arc<dyn Service>>,
     slots: Mutex<BTreeMap<NodeId, Arc<Slot>>>,
@@ -113,6 +124,7 @@ pub(super) struct Shared {
 pub(super) struct Tally {
     pub(super) urgent_dropped: AtomicU64,
     pub(super) bulk_dropped: AtomicU64,
+    pub(super) snapshots_dropped: AtomicU64,
     pub(super) refused: AtomicU64,
 }
 
@@ -126,8 +138,8 @@ impl Endpoint {
         incoming: impl Fn(Incoming) + Send + Sync + 'static,
         service: Option<Arc<dyn Service>>,
     ) -> Result<Self, TransportError> {
-        let Options { listen, me, cluster, credentials, limits } = options;
-        let bound = Bound::new(listen, me.node, cluster, &credentials)?;
+        let Options { listen, advertise, me, cluster, credentials, limits } = options;
+        let bound = Bound::new(listen, advertise, me.node, cluster, &credentials)?;
         Self::start(bound, me, limits, incoming, service)
     }
 
@@ -200,6 +212,18 @@ impl Endpoint {
         }
     }
 
+    /// Sends a snapshot to a peer on a stream of its own, behind everything else, or loses it; never waits.
+    ///
+    /// One at a time: a newer one takes the place of one that waits or is under way. It is lost
+    /// with the connection, and not sent again over the next one; [`Incoming::Unreachable`] tells
+    /// of that. Otherwise it is up to the receiver to say how it fares.
+    pub fn send_snapshot(&self, to: NodeId, meta: SnapshotMeta, data: Bytes) {
+        let slot = self.shared.slots().get(&to).cloned();
+        if slot.is_none_or(|slot| slot.queue.push_snapshot(Outgoing { meta, data })) {
+            self.shared.tally.snapshots_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Where it listens; tells the port that the system has chosen for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
@@ -207,11 +231,12 @@ impl Endpoint {
 
     /// What was dropped and refused so far.
     pub fn counters(&self) -> Counters {
-        let Tally { urgent_dropped, bulk_dropped, refused } = &self.shared.tally;
+        let Tally { urgent_dropped, bulk_dropped, snapshots_dropped, refused } = &self.shared.tally;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
             urgent_dropped: read(urgent_dropped),
             bulk_dropped: read(bulk_dropped),
+            snapshots_dropped: read(snapshots_dropped),
             connections_refused: read(refused),
         }
     }
@@ -242,6 +267,11 @@ impl Shared {
 
     pub(super) fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// Where others reach this node.
+    pub(super) fn advertise(&self) -> Option<&str> {
+        self.advertise.as_deref()
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -307,7 +337,7 @@ pub(super) fn prepare(
     incoming: Box<dyn Fn(Incoming) + Send + Sync>,
     service: Option<Arc<dyn Service>>,
 ) -> Result<(Arc<Shared>, Ground), TransportError> {
-    let Bound { ground, local_addr, identity, certificate } = bound;
+    let Bound { ground, local_addr, advertise, identity, certificate } = bound;
     if identity.role != Role::Node(me.node) {
         let cluster = identity.cluster;
         return Err(TransportError::WrongIdentity { certificate, found: identity, node: me.node, cluster });
@@ -318,6 +348,7 @@ pub(super) fn prepare(
         cluster: identity.cluster,
         limits,
         local_addr,
+        advertise,
         incoming,
         service,
         slots: Mutex::default(),

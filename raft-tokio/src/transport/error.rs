@@ -7,6 +7,7 @@ use std::time::Duration;
 use quinn::{ConnectionError, VarInt};
 use raft_core::{ClusterId, NodeId};
 
+use super::AddressFault;
 use crate::certs::{Identity, Part};
 
 /// Why the transport could not start, or a connection not be made.
@@ -61,6 +62,16 @@ pub enum TransportError {
     /// There is no tokio runtime here.
     #[error("the transport must be started within a tokio runtime")]
     NoRuntime,
+    /// Nobody could connect to this address.
+    #[error(
+        "'{address}' is no address that others can connect to: {fault}; it is written host:port, such as 10.0.0.1:7400"
+    )]
+    BadAddress {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        fault: AddressFault,
+    },
     /// A host name could not be resolved.
     #[error("cannot resolve '{address}': {reason}; addresses are written host:port, such as 10.0.0.1:7400")]
     Resolve {

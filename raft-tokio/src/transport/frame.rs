@@ -1,7 +1,7 @@
 //! Frames on QUIC streams.
 
 use bytes::{Bytes, BytesMut};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 
 use super::contain::Held;
 use crate::codec::{self, FrameError, Kind};
@@ -63,6 +63,21 @@ impl FrameReader {
                 return Ok(None);
             }
         }
+    }
+
+    /// The next bytes, whatever they are: first those that came with the frames before. `None` at
+    /// the end of the stream. Loses nothing when it is dropped half-way.
+    pub(super) async fn next_bytes(&mut self) -> Result<Option<Bytes>, ReadError> {
+        if !self.buffer.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.buffer).freeze()));
+        }
+        Ok(self.stream.read_chunk(READ_MAX, true).await?.map(|chunk| chunk.bytes))
+    }
+
+    /// Asks the other side to send no more.
+    pub(super) fn stop(&mut self, code: VarInt) {
+        // An error says that there is nothing more to come.
+        let _ = self.stream.stop(code);
     }
 
     /// How much memory a frame of `len` bytes would pin if it were kept as it is.

@@ -212,7 +212,7 @@ mod tests {
                 .expect("because they were issued together")
         });
         let listen = "127.0.0.1:0".parse().expect("because it is an address");
-        let bound = Bound::new(listen, node, authority.cluster(), &server).expect("because a port is free");
+        let bound = Bound::new(listen, None, node, authority.cluster(), &server).expect("because a port is free");
         let me = Peer { node, store: StoreId::new(1), boot: Boot::new(1) };
         let (shared, ground) = prepare(bound, me, Limits::DEFAULT, Box::new(|_| {}), Some(Arc::new(Echo)))
             .expect("because it is the node that the socket was bound for");

@@ -42,6 +42,8 @@ pub(super) struct Hello {
     pub(super) to: Option<NodeId>,
     /// Who it is, if it is a node.
     pub(super) from: Option<Peer>,
+    /// Where it listens itself (`host:port`), if it is a node that wants to be found.
+    pub(super) listens_at: Option<String>,
 }
 
 /// What the accepting side answers.
@@ -212,7 +214,7 @@ mod tests {
     }
 
     fn hello(from: Option<Peer>) -> Hello {
-        Hello { versions: Versions::OURS, cluster: CLUSTER, to: Some(peer(1).node), from }
+        Hello { versions: Versions::OURS, cluster: CLUSTER, to: Some(peer(1).node), from, listens_at: None }
     }
 
     fn refusal(hello: &Hello, identity: &Identity) -> Option<Refusal> {
@@ -233,9 +235,9 @@ mod tests {
     #[test]
     fn a_hello_must_be_meant_for_this_node_of_this_cluster() {
         let good = hello(Some(peer(2)));
-        let elsewhere = Hello { to: Some(peer(3).node), ..good };
+        let elsewhere = Hello { to: Some(peer(3).node), ..good.clone() };
         assert_eq!(refusal(&elsewhere, &node(2)), Some(Refusal::WrongNode));
-        let foreign = Hello { cluster: ClusterId::new(8), ..good };
+        let foreign = Hello { cluster: ClusterId::new(8), ..good.clone() };
         assert_eq!(refusal(&foreign, &node(2)), Some(Refusal::WrongCluster));
         let foreigner = Identity { cluster: ClusterId::new(8), ..node(2) };
         assert_eq!(refusal(&good, &foreigner), Some(Refusal::WrongCluster));

@@ -21,6 +21,10 @@ pub struct Limits {
     pub bulk_queue_max: usize,
     /// Bytes of the same.
     pub bulk_queue_bytes_max: u64,
+    /// Bytes of one snapshot from a peer: so much memory it takes while it arrives.
+    pub snapshot_bytes_max: u64,
+    /// A snapshot of which nothing has come for so long is given up.
+    pub snapshot_silence_max: Duration,
     /// Requests of one client's connection that have no answer yet; when reached, the connection is not read.
     pub requests_in_flight_max: usize,
     /// Bytes of the same.
@@ -51,6 +55,8 @@ impl Limits {
         urgent_queue_max: 1_024,
         bulk_queue_max: 1_024,
         bulk_queue_bytes_max: 32 << 20,
+        snapshot_bytes_max: 1 << 30,
+        snapshot_silence_max: Duration::from_secs(30),
         requests_in_flight_max: 1_024,
         request_bytes_in_flight_max: 16 << 20,
         all_request_bytes_in_flight_max: 256 << 20,
@@ -76,12 +82,17 @@ pub(super) const PEER_HANDSHAKES_MAX: usize = 32;
 pub(super) const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
 /// Connection attempts waiting for their handshake.
 pub(super) const HANDSHAKES_WAITING_MAX: usize = 512;
-/// Streams that a peer opens towards us: one urgent, one bulk.
-pub(super) const PEER_STREAMS: u32 = 2;
+/// Streams that a peer opens towards us: one urgent, one bulk, one for a snapshot. The next
+/// snapshot's can be opened when the one before is done with.
+pub(super) const PEER_STREAMS: u32 = 3;
 /// Bytes that a peer may have on its way to us.
 pub(super) const PEER_RECEIVE_WINDOW: u32 = 16 << 20;
 /// Bytes of frames that are handed to quinn at once (performance: 4 to 64 KiB).
 pub(super) const COALESCE_BYTES: usize = 64 << 10;
+/// Bytes of a snapshot that are handed to quinn at once.
+pub(super) const SNAPSHOT_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a snapshot from one report of its progress to the next.
+pub(super) const SNAPSHOT_REPORT_BYTES: usize = 256 << 10;
 /// Bytes of answers that a client does not read before its connection is given up.
 pub(super) const UNREAD_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What a client may leave unread even when all of them together leave too much: it may be

@@ -23,7 +23,7 @@ use super::frame::FrameWriter;
 use super::hello::{self, Hello, Versions};
 use super::limits::COALESCE_BYTES;
 use super::queue::Queue;
-use super::{Incoming, Limits, TransportError};
+use super::{Incoming, Limits, TransportError, snapshot};
 use crate::certs;
 use crate::codec::{self, Kind};
 
@@ -148,8 +148,13 @@ async fn open(shared: &Shared, quinn: &Arc<Held<quinn::Endpoint>>, slot: &Slot) 
         let name = certs::node_name(shared.cluster(), slot.node);
         let connection = dial(quinn, &slot.address, &name, within).await?;
         shared.know_address(slot.node, connection.remote_address());
-        let hello =
-            Hello { versions: Versions::OURS, cluster: shared.cluster(), to: Some(slot.node), from: Some(shared.me()) };
+        let hello = Hello {
+            versions: Versions::OURS,
+            cluster: shared.cluster(),
+            to: Some(slot.node),
+            from: Some(shared.me()),
+            listens_at: shared.advertise().map(str::to_owned),
+        };
         let said = hello::say(&connection, &hello).await;
         let boot = said.map_err(|error| failed(error.into_dial_error(&connection, within)))?.welcome.me.boot;
         let opened = async { Ok((connection.open_uni().await?, connection.open_uni().await?)) };
@@ -179,6 +184,7 @@ async fn serve(shared: &Arc<Shared>, slot: &Arc<Slot>, outbound: Outbound, heard
     let mut writers = JoinSet::new();
     writers.spawn(write_urgent(shared.clone(), slot.clone(), urgent));
     writers.spawn(write_bulk(shared.clone(), slot.clone(), bulk));
+    writers.spawn(snapshot::send_all(shared.clone(), slot.clone(), Held::new(connection.clone())));
     loop {
         tokio::select! {
             ended = writers.join_next() => {

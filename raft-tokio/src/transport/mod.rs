@@ -8,8 +8,10 @@
 //!   certificate names, whatever the message says. Peers and clients speak two protocols (ALPN
 //!   `raft-peer/1` and `raft-client/1`), each with certificates of its own kind.
 //! * **Peers**: each node dials every other one, and sends over what it has dialled: urgent
-//!   messages on one stream, appends on another of lower priority. A lost connection is dialled
-//!   again, soon at first, then less often, and at once when the peer has come back by itself.
+//!   messages on one stream, appends on another of lower priority, and each snapshot on one of its
+//!   own behind both. A lost connection is dialled again, soon at first, then less often, and at
+//!   once when the peer has come back by itself. Whoever has a certificate of the cluster is heard,
+//!   known here or not: who belongs to it is decided by the log, not by the network.
 //! * **Clients**: one stream a connection, framed, with ids, many requests in flight.
 //! * **Bounded**: every queue, frame, window and wait has a limit, see [`Limits`].
 //!
@@ -36,6 +38,7 @@
 //!
 //! let options = Options {
 //!     listen: "127.0.0.1:0".parse()?,
+//!     advertise: None,
 //!     me: Peer { node, store: StoreId::new(1), boot: Boot::new(1) },
 //!     cluster,
 //!     credentials: Credentials::from_pem(authority.cert_pem(), &server.cert_pem, &server.key_pem)?,
@@ -56,6 +59,7 @@
 //! request (four times the CPU of frames), compression.
 
 mod accept;
+mod address;
 mod client;
 mod contain;
 mod dial;
@@ -69,14 +73,17 @@ mod link;
 mod peers;
 mod queue;
 mod service;
+mod snapshot;
 mod tls;
 
 use std::net::SocketAddr;
 
-use raft_core::{ClusterId, NodeId, Peer, Rpc};
+use bytes::Bytes;
+use raft_core::{ClusterId, NodeId, Peer, Position, Rpc, SnapshotMeta};
 
 use crate::certs::Credentials;
 
+pub use address::AddressFault;
 pub use client::{ClientConnection, ClientEndpoint};
 pub use endpoint::{Bound, Endpoint};
 pub use error::{CallError, CertificateFault, DialError, Refusal, TransportError};
@@ -88,6 +95,8 @@ pub use service::{Caller, Service};
 pub struct Options {
     /// Where to listen; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where others reach it (`host:port`), which it tells each node that it connects to.
+    pub advertise: Option<String>,
     /// Who this node is, with its store and that store's life.
     pub me: Peer,
     /// Its cluster.
@@ -108,6 +117,38 @@ pub enum Incoming {
         /// The message.
         rpc: Rpc,
     },
+    /// Some of a snapshot has come; told every 256 KiB.
+    SnapshotProgress {
+        /// Who sends it.
+        from: Peer,
+        /// Where it ends.
+        last: Position,
+        /// Bytes so far.
+        received: u64,
+    },
+    /// A snapshot has come: all of it, with the right checksum.
+    Snapshot {
+        /// Who has sent it.
+        from: Peer,
+        /// What it stands for.
+        meta: SnapshotMeta,
+        /// The state.
+        data: Bytes,
+    },
+    /// The rest of a snapshot will not come. Not told of one that its sender has replaced by a newer one.
+    SnapshotFailed {
+        /// Who was sending it.
+        from: Peer,
+        /// Where it would have ended.
+        last: Position,
+    },
+    /// A node has connected, and says where it listens itself.
+    Introduced {
+        /// The node, as its certificate says.
+        node: NodeId,
+        /// `host:port`; its form was checked, not whether it is there.
+        address: String,
+    },
     /// What was on its way to this peer is lost.
     Unreachable {
         /// The peer.
@@ -122,6 +163,8 @@ pub struct Counters {
     pub urgent_dropped: u64,
     /// Appends that did not fit into their queue, or had nowhere to go.
     pub bulk_dropped: u64,
+    /// Snapshots that made room for newer ones, or had nowhere to go.
+    pub snapshots_dropped: u64,
     /// Connections that others tried and were refused.
     pub connections_refused: u64,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quinn::VarInt;
 use raft_core::{NodeId, Peer, Rpc};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::Incoming;
@@ -15,6 +15,7 @@ use super::error::Refusal;
 use super::frame::{FrameReader, ReadFrameError};
 use super::limits::{PEER_RECEIVE_WINDOW, PEER_STREAMS};
 use super::link::closed;
+use super::snapshot;
 use crate::codec::{self, FrameError, Kind};
 
 /// The newest connection of each peer: one that it has given up without our noticing must not
@@ -71,12 +72,13 @@ pub(super) async fn receive(shared: &Arc<Shared>, connection: &Held<quinn::Conne
 
 async fn deliver(shared: &Arc<Shared>, connection: &Held<quinn::Connection>, from: Peer) -> End {
     let mut streams = JoinSet::new();
+    let place = Arc::new(Semaphore::new(1));
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
                     let reader = FrameReader::new(Held::new(stream), shared.limits().rpc_bytes_max);
-                    streams.spawn(read(shared.clone(), reader, from));
+                    streams.spawn(read(shared.clone(), reader, from, place.clone()));
                 }
                 Err(error) => {
                     // What has arrived before the end still counts.
@@ -88,7 +90,7 @@ async fn deliver(shared: &Arc<Shared>, connection: &Held<quinn::Connection>, fro
                 // The peer ends a stream when it has said all.
                 Ok(Ok(())) => {}
                 Ok(Err(ReadFrameError::Frame(error))) => return End::Refuse(Refusal::Malformed, error.to_string()),
-                // The connection is lost: the other stream may still have something.
+                // The connection is lost: the other streams may still have something.
                 Ok(Err(ReadFrameError::Stream(_))) => {}
                 Err(error) => {
                     return End::Refuse(Refusal::Internal, format!("what it sent made a task fail: {}", failure(error)));
@@ -98,13 +100,26 @@ async fn deliver(shared: &Arc<Shared>, connection: &Held<quinn::Connection>, fro
     }
 }
 
-/// Delivers one stream, in its order.
-async fn read(shared: Arc<Shared>, mut reader: FrameReader, from: Peer) -> Result<(), ReadFrameError> {
+/// Delivers one stream, in its order: messages, or one snapshot, for which there is one `place`.
+async fn read(
+    shared: Arc<Shared>,
+    mut reader: FrameReader,
+    from: Peer,
+    place: Arc<Semaphore>,
+) -> Result<(), ReadFrameError> {
+    let mut is_first = true;
     loop {
         while let Some((kind, body)) = reader.take()? {
+            if kind == Kind::Snapshot && is_first {
+                let header = codec::decode_body(kind, &body)?;
+                drop(body);
+                snapshot::receive(&shared, from, header, reader, &place).await;
+                return Ok(());
+            }
             if kind != Kind::Rpc {
                 return Err(FrameError::OutOfPlace { found: kind, wanted: Kind::Rpc }.into());
             }
+            is_first = false;
             let rpc: Rpc = codec::decode_body(kind, &body)?;
             drop(body);
             shared.report(Incoming::Received { from, rpc });

@@ -1,5 +1,5 @@
-//! What waits to be sent to one peer: two bounded queues, filled by whoever calls `send`, emptied
-//! by the peer's link.
+//! What waits to be sent to one peer: two bounded queues and room for one snapshot, filled by
+//! whoever calls `send`, emptied by the peer's link.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use raft_core::{Class, Rpc};
 use tokio::sync::Notify;
 
 use super::Limits;
+use super::snapshot::Outgoing;
 
 /// The messages that wait for one peer.
 ///
@@ -20,6 +21,7 @@ pub(super) struct Queue {
     urgent_added: Notify,
     bulk_added: Notify,
     bulk_dropped: Notify,
+    snapshot_added: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ struct Waiting {
     bulk: VecDeque<Rpc>,
     bulk_bytes: u64,
     bulk_lost: bool,
+    snapshot: Option<Outgoing>,
 }
 
 /// What a message did to the queue.
@@ -57,6 +60,7 @@ impl Queue {
             urgent_added: Notify::new(),
             bulk_added: Notify::new(),
             bulk_dropped: Notify::new(),
+            snapshot_added: Notify::new(),
         }
     }
 
@@ -93,6 +97,23 @@ impl Queue {
                 self.bulk_added.notify_one();
                 Pushed::Queued
             }
+        }
+    }
+
+    /// Adds a snapshot; never waits. True if it takes the place of one that waited.
+    pub(super) fn push_snapshot(&self, snapshot: Outgoing) -> bool {
+        let replaced = self.lock().snapshot.replace(snapshot);
+        self.snapshot_added.notify_one();
+        replaced.is_some()
+    }
+
+    /// Waits for a snapshot and takes it. Loses nothing when it is dropped half-way.
+    pub(super) async fn take_snapshot(&self) -> Outgoing {
+        loop {
+            if let Some(snapshot) = self.lock().snapshot.take() {
+                return snapshot;
+            }
+            self.snapshot_added.notified().await;
         }
     }
 
@@ -156,12 +177,13 @@ impl Queue {
     }
 
     /// Drops everything, because it is too old by the time that a connection stands again.
-    /// True if bulk messages were lost, now or before, and nobody was told.
+    /// True if bulk messages were lost, now or before, or a snapshot, and nobody was told.
     pub(super) fn clear(&self) -> bool {
         let mut waiting = self.lock();
         waiting.urgent.clear();
         let dropped = waiting.drop_bulk();
-        std::mem::take(&mut waiting.bulk_lost) || dropped > 0
+        let snapshot = waiting.snapshot.take();
+        std::mem::take(&mut waiting.bulk_lost) || dropped > 0 || snapshot.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -189,7 +211,14 @@ pub(super) fn cost(rpc: &Rpc) -> u64 {
         | Rpc::Heartbeat { .. }
         | Rpc::HeartbeatReply { .. }
         | Rpc::CommitNotice { .. }
-        | Rpc::TermOver { .. } => 0,
+        | Rpc::TermOver { .. }
+        | Rpc::TimeoutNow { .. }
+        | Rpc::Resigned { .. }
+        | Rpc::InstallSnapshot(_)
+        | Rpc::SnapshotStatus { .. }
+        | Rpc::Regressed { .. }
+        | Rpc::ReadIndex { .. }
+        | Rpc::ReadIndexReply { .. } => 0,
     }
 }
 

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_tokio::certs::{Authority, Credentials};
-use raft_tokio::core::{ClusterId, Limits, NodeId, Position, RoleKind, StateMachine};
+use raft_tokio::core::{
+    Change, ClusterId, Index, Limits, NodeId, Position, RestoreError, RoleKind, StateMachine, Status, StoreId,
+    TransferError,
+};
 use raft_tokio::local::{self, LocalError, LocalSite};
 use raft_tokio::storage::StorageError;
 use raft_tokio::transport::TransportError;
-use raft_tokio::{Node, ProposeError, ReadError, StartError};
+use raft_tokio::{AdminError, Node, ProposeError, ReadError, StartError};
 use tempfile::TempDir;
 
 /// Remembers every command in order; answers with how many there are.
@@ -24,6 +27,31 @@ impl StateMachine for Journal {
     fn apply(&mut self, _position: Position, command: &Bytes) -> Bytes {
         self.0.push(command.clone());
         Bytes::from(self.0.len().to_string())
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let mut bytes = Vec::new();
+        for command in &self.0 {
+            bytes.extend_from_slice(&(command.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(command);
+        }
+        bytes.into()
+    }
+
+    fn restore(&mut self, snapshot: &Bytes) -> Result<(), RestoreError> {
+        let cut_short = || RestoreError { reason: "it ends within a command".to_owned() };
+        let mut rest = snapshot.clone();
+        let mut commands = Vec::new();
+        while !rest.is_empty() {
+            let (length, _) = rest.split_first_chunk::<4>().ok_or_else(cut_short)?;
+            let end = 4 + u32::from_le_bytes(*length) as usize;
+            if end > rest.len() {
+                return Err(cut_short());
+            }
+            commands.push(rest.split_to(end).slice(4..));
+        }
+        self.0 = commands;
+        Ok(())
     }
 }
 
@@ -37,6 +65,13 @@ impl Site {
     fn new(size: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self { site: LocalSite::form(folder.path(), size).expect("a cluster"), folder }
+    }
+
+    fn with_limits(size: u64, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::DEFAULT;
+        change(&mut limits);
+        let Self { site, folder } = Self::new(size);
+        Self { site: site.limits(limits), folder }
     }
 
     fn start(&self, node: NodeId) -> Result<Node<Journal>, LocalError> {
@@ -100,8 +135,122 @@ async fn a_proposal_is_answered_with_the_machines_result_and_reaches_every_node(
     stop(nodes).await;
 }
 
+/// So many commands, one after the other.
+async fn propose_all(leader: &Node<Journal>, numbers: std::ops::RangeInclusive<u32>) -> Vec<Bytes> {
+    let mut commands = Vec::new();
+    for number in numbers {
+        let command = Bytes::from(format!("command {number}"));
+        leader.propose(command.clone()).await.expect("a leader with its majority");
+        commands.push(command);
+    }
+    commands
+}
+
+async fn status_of(node: &Node<Journal>) -> Status {
+    node.status().await.expect("a running node")
+}
+
 #[tokio::test]
-async fn a_follower_refers_to_the_leader() {
+async fn a_node_that_missed_more_than_the_log_still_holds_is_sent_a_snapshot() {
+    let site = Site::with_limits(3, |limits| (limits.snapshot_entries, limits.retain_bytes) = (20, 0));
+    let mut nodes = site.start_all();
+    let leader = leader_of(&nodes).await;
+    let late = *nodes.keys().find(|id| **id != leader).expect("two followers");
+    nodes.remove(&late).expect("it was running").shutdown().await;
+    let mut expected = propose_all(&nodes[&leader], 1..=100).await;
+    eventually("the leader cuts its log", async || {
+        (status_of(&nodes[&leader]).await.log.base.index > Index::new(50)).then_some(())
+    })
+    .await;
+
+    nodes.insert(late, site.start(late).expect("its directory is free again"));
+    agree_on(&nodes, &expected).await;
+    assert!(status_of(&nodes[&late]).await.log.base.index > Index::new(50), "it has installed the snapshot");
+    expected.extend(propose_all(&nodes[&leader_of(&nodes).await], 101..=110).await);
+    agree_on(&nodes, &expected).await;
+    stop(nodes).await;
+
+    // From snapshots and what is left of the logs, everybody is what it was.
+    let nodes = site.start_all();
+    leader_of(&nodes).await;
+    agree_on(&nodes, &expected).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_taken_when_an_operator_wants_one() {
+    let site = Site::new(1);
+    let nodes = site.start_all();
+    let node = &nodes[&leader_of(&nodes).await];
+    propose_all(node, 1..=10).await;
+    let taken = node.snapshot().await.expect("a disk that works");
+    assert_eq!(taken.index, Index::new(11), "ten commands, and the entry that opened the term");
+    let status = status_of(node).await;
+    assert_eq!(status.log.snapshot, taken);
+    assert_eq!(node.snapshot().await, Ok(taken), "there is nothing to add");
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_new_node_joins_catches_up_and_votes_and_an_old_one_leaves() {
+    let mut site = Site::with_limits(1, |limits| (limits.snapshot_entries, limits.retain_bytes) = (10, 0));
+    let mut nodes = site.start_all();
+    let first = leader_of(&nodes).await;
+    let mut expected = propose_all(&nodes[&first], 1..=30).await;
+    for number in 2..=3 {
+        let store = StoreId::new(900 + number);
+        let changes = vec![Change::AddLearner { store, promote: true }];
+        let at = status_of(&nodes[&first]).await.configuration.index;
+        let added = nodes[&first].change_membership(at, changes.clone()).await.expect("nothing is in its way");
+        let id = added.node.expect("a new member has an id");
+        assert_eq!(u128::from(id.as_u64()), number);
+        // Asked again, because the answer was lost: the same store is the same member.
+        let again = nodes[&first].change_membership(added.configuration, changes).await;
+        assert_eq!(again.map(|again| again.node), Ok(Some(id)));
+        site.site.admit(id, store).expect("a free port");
+        nodes.insert(id, site.start(id).expect("a new directory"));
+        eventually(&format!("{id} gets a vote"), async || {
+            let Status { configuration, log, .. } = status_of(&nodes[&first]).await;
+            let votes = configuration.membership.voters().len() == number as usize;
+            (votes && log.commit >= configuration.index).then_some(())
+        })
+        .await;
+    }
+    expected.extend(propose_all(&nodes[&first], 31..=40).await);
+    agree_on(&nodes, &expected).await;
+
+    let at = status_of(&nodes[&first]).await.configuration.index;
+    nodes[&first].change_membership(at, vec![Change::Remove { node: first }]).await.expect("two others are there");
+    let removed = nodes.remove(&first).expect("it runs");
+    let second = leader_of(&nodes).await;
+    expected.extend(propose_all(&nodes[&second], 41..=50).await);
+    agree_on(&nodes, &expected).await;
+    removed.shutdown().await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn leadership_passes_on_and_reads_work_everywhere() {
+    let site = Site::new(3);
+    let nodes = site.start_all();
+    let first = leader_of(&nodes).await;
+    let second = *nodes.keys().find(|id| **id != first).expect("two followers");
+    let expected = propose_all(&nodes[&first], 1..=5).await;
+    eventually("the second takes over", async || nodes[&first].transfer(Some(second)).await.ok()).await;
+    eventually("it leads", async || (leader_of(&nodes).await == second).then_some(())).await;
+    let refused = nodes[&second].transfer(Some(second)).await;
+    assert_eq!(refused, Err(AdminError::NotTransferred(TransferError::AlreadyLeader { node: second })));
+    for node in nodes.values() {
+        let read = eventually("a read is answered", async || node.read(|journal| journal.0.clone()).await.ok()).await;
+        assert_eq!(read, expected);
+        let read = eventually("so is one by lease", async || node.read_lease(|journal| journal.0.clone()).await.ok());
+        assert_eq!(read.await, expected);
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_follower_refers_writes_to_the_leader_and_reads_by_itself() {
     let site = Site::new(3);
     let nodes = site.start_all();
     let leader = leader_of(&nodes).await;
@@ -112,7 +261,11 @@ async fn a_follower_refers_to_the_leader() {
     .await;
     let refused = ProposeError::NotLeader { leader: Some(leader) };
     assert_eq!(follower.propose("anything").await, Err(refused));
-    assert_eq!(follower.read(|_| ()).await, Err(ReadError::NotLeader { leader: Some(leader) }));
+    // It asks the leader up to where it has to wait, and then looks at its own machine.
+    nodes[&leader].propose("a write").await.expect("a leader with its majority");
+    assert_eq!(follower.read(|journal| journal.0.len()).await, Ok(1));
+    let refused = AdminError::NotLeader { leader: Some(leader) };
+    assert_eq!(follower.transfer(None).await, Err(refused));
     stop(nodes).await;
 }
 

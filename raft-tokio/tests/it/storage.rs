@@ -6,6 +6,12 @@ mod directory;
 mod log;
 mod memory_disk;
 mod model;
+mod reference;
+mod snapshot_crash;
+mod snapshot_damage;
+mod snapshot_model;
+mod snapshot_writer;
+mod snapshots;
 mod writer;
 
 use std::sync::Arc;
@@ -51,7 +57,7 @@ fn append(seq: u64, batch: Vec<Entry>) -> Write {
 }
 
 fn vote(seq: u64, term: u64, voted_for: u64) -> Write {
-    let hard_state = HardState { term: Term::new(term), voted_for: NodeId::new(voted_for) };
+    let hard_state = HardState { term: Term::new(term), voted_for: NodeId::new(voted_for), floor: None };
     Write { seq: WriteSeq::new(seq), hard_state: Some(hard_state), entries: Entries::EMPTY }
 }
 
@@ -68,5 +74,5 @@ fn reopen(disk: &MemoryDisk, options: &Options) -> Result<Opened, StorageError> 
 
 /// Everything that the log holds, read back from the disk.
 fn all(opened: &Opened) -> Result<Entries, StorageError> {
-    opened.log.read(Index::new(1), opened.durable.last, u64::MAX)
+    opened.log.read(opened.durable.base.index.next(), opened.durable.last, u64::MAX)
 }

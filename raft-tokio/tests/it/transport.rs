@@ -1,7 +1,10 @@
 //! The transport between nodes, and between nodes and clients, over real sockets.
 
+mod introductions;
 mod links;
 mod service;
+mod snapshots;
+mod stranger;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -52,6 +55,7 @@ fn client_credentials(authority: &Authority) -> Credentials {
 fn options(authority: &Authority, me: Peer) -> Options {
     Options {
         listen: "127.0.0.1:0".parse().expect("because it is an address"),
+        advertise: None,
         me,
         cluster: authority.cluster(),
         credentials: node_credentials(authority, me.node.as_u64()),
@@ -96,7 +100,7 @@ impl Station {
     async fn received(&mut self) -> (Peer, Rpc) {
         match self.incoming().await {
             Incoming::Received { from, rpc } => (from, rpc),
-            Incoming::Unreachable { node } => panic!("{node} is unreachable"),
+            other => panic!("unexpected {other:?}"),
         }
     }
 
@@ -105,6 +109,14 @@ impl Station {
             if let Incoming::Unreachable { node } = self.incoming().await {
                 return node;
             }
+        }
+    }
+
+    /// The next message of this peer, without what `reach` has sent more than was needed.
+    async fn news_of(&mut self, peer: Peer) -> Rpc {
+        match self.news().await {
+            Incoming::Received { from, rpc } if from == peer => rpc,
+            other => panic!("unexpected {other:?}"),
         }
     }
 
@@ -142,7 +154,7 @@ static KNOCKS: AtomicU64 = AtomicU64::new(FIRST_KNOCK);
 const FIRST_KNOCK: u64 = 1 << 32;
 
 fn heartbeat(round: u64) -> Rpc {
-    Rpc::Heartbeat { term: Term::new(1), round: Round::new(round), commit: Index::ZERO }
+    Rpc::Heartbeat { term: Term::new(1), round: Round::new(round), commit: Index::ZERO, promise: Duration::ZERO }
 }
 
 fn append(round: u64, bytes: usize) -> Rpc {

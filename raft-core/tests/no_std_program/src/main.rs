@@ -13,8 +13,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use raft_core::{
-    Boot, ClusterId, Config, Durable, Effect, Entries, Event, HardState, Identity, Index, Limits, Member, Membership,
-    Message, NodeId, Position, Raft, RequestId, StoreId, Time, Timing,
+    Boot, ClusterId, Config, Durable, Effect, Event, Identity, Index, Limits, Member, Membership, Message, NodeId,
+    Raft, RequestId, StoreId, Time, Timing,
 };
 
 /// Hands out memory from a fixed block and never takes it back; a short program needs no more.
@@ -82,16 +82,8 @@ extern "C" fn main(_: core::ffi::c_int, _: *const *const core::ffi::c_char) -> c
 /// How far a sole voter commits when a client proposes one command.
 fn committed() -> Option<Index> {
     let (node, store) = (NodeId::new(1)?, StoreId::new(1));
-    let durable = Durable {
-        identity: Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) },
-        hard_state: HardState::default(),
-        base: Position::ZERO,
-        membership: Membership::new([Member { node, store }]).ok()?,
-        applied: Index::ZERO,
-        last: Index::ZERO,
-        runs: Vec::new(),
-        tail: Entries::EMPTY,
-    };
+    let identity = Identity { cluster: ClusterId::new(7), node, store, boot: Boot::new(1) };
+    let durable = Durable::first_boot(identity, Membership::new([Member { node, store }]).ok()?);
     let mut raft = Raft::new(Config::new(Timing::LAN, Limits::DEFAULT, 1).ok()?, durable).ok()?;
     let propose = Event::Propose { request: RequestId::new(1), command: Default::default() };
     let mut effects = raft.step(Message { at: Time::ZERO, event: Event::Tick });

@@ -122,7 +122,7 @@ fn a_directory_in_use_is_refused_until_it_is_closed() -> Result<(), StorageError
     writer.write(vote(1, 7, 2));
     writer.close();
     let opened = storage::open(&dir, &expected(), &Options::DEFAULT)?;
-    let HardState { term, voted_for } = opened.durable.hard_state;
+    let HardState { term, voted_for, .. } = opened.durable.hard_state;
     assert_eq!((term.as_u64(), voted_for), (7, Some(node(2))));
     Ok(())
 }

@@ -26,12 +26,15 @@ fn what_was_written_is_there_after_reopening() -> Result<(), StorageError> {
         opened.durable,
         Durable {
             identity: raft_core::Identity { boot: Boot::new(2), ..*identity },
-            hard_state: raft_core::HardState { term: Term::new(3), voted_for: None },
+            hard_state: raft_core::HardState { term: Term::new(3), voted_for: None, floor: None },
             base: Position::ZERO,
-            membership: birth().membership,
+            snapshot: None,
+            membership: birth().membership.into(),
+            configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::new(3),
             runs: runs.to_vec(),
+            bytes: written.cost(),
             tail: written.clone(),
         }
     );

@@ -57,7 +57,8 @@ struct State {
     write_fails: Option<io::ErrorKind>,
     syncs: u64,
     writes: u64,
-    held: bool,
+    /// Syncs of files whose names begin like this wait.
+    held: Option<&'static str>,
     waiting: u64,
 }
 
@@ -90,6 +91,10 @@ impl State {
             }
         }
         if last { Err(io::Error::other("the power failed")) } else { Ok(()) }
+    }
+
+    fn is_held(&self, file: usize) -> bool {
+        self.held.is_some_and(|prefix| self.names.iter().any(|(name, id)| *id == file && name.starts_with(prefix)))
     }
 
     fn id(&self, name: &str) -> io::Result<usize> {
@@ -168,7 +173,12 @@ impl MemoryDisk {
 
     /// Makes every sync wait until [`Self::release`].
     pub(super) fn hold(&self) {
-        self.state().held = true;
+        self.hold_files("");
+    }
+
+    /// The same, but only syncs of files whose names begin like this.
+    pub(super) fn hold_files(&self, prefix: &'static str) {
+        self.state().held = Some(prefix);
     }
 
     /// Waits until a sync is held.
@@ -180,7 +190,7 @@ impl MemoryDisk {
     }
 
     pub(super) fn release(&self) {
-        self.state().held = false;
+        self.state().held = None;
         self.shared.changed.notify_all();
     }
 
@@ -363,13 +373,16 @@ impl DiskFile for MemoryFile {
             return Err(io::Error::other("the power failed"));
         }
         state.syncs += 1;
-        state.waiting += 1;
-        self.disk.shared.changed.notify_all();
-        let held = self.disk.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.held);
-        let (mut state, waited) = held.expect("no test panics while it holds the disk");
-        state.waiting -= 1;
-        if waited.timed_out() {
-            return Err(io::Error::other("the test that held this sync is gone"));
+        if state.is_held(self.id) {
+            state.waiting += 1;
+            self.disk.shared.changed.notify_all();
+            let held = self.disk.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.is_held(self.id));
+            let waited;
+            (state, waited) = held.expect("no test panics while it holds the disk");
+            state.waiting -= 1;
+            if waited.timed_out() {
+                return Err(io::Error::other("the test that held this sync is gone"));
+            }
         }
         if state.sync_fails {
             return Err(io::Error::other("the device is gone"));

@@ -64,7 +64,7 @@ impl Model {
             self.log.extend(batch.iter().cloned());
         }
         let newest = self.log.last().map_or(Term::ZERO, |entry| entry.term).max(self.hard_state.term);
-        let hard_state = random.vote.map(|vote| HardState { term: newest, voted_for: NodeId::new(vote) });
+        let hard_state = random.vote.map(|vote| HardState { term: newest, voted_for: NodeId::new(vote), floor: None });
         self.hard_state = hard_state.unwrap_or(self.hard_state);
         Write { seq: WriteSeq::new(self.seq), hard_state, entries: entries(batch) }
     }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-async fn pair() -> (Station, Station) {
+pub(super) async fn pair() -> (Station, Station) {
     let authority = authority(7);
     let (mut first, mut second) =
         (Station::open(options(&authority, peer(1, 1))), Station::open(options(&authority, peer(2, 1))));
@@ -35,7 +35,7 @@ async fn messages_of_each_class_arrive_in_order_and_say_from_whom() {
                 assert_eq!(from, peer(1, 1));
                 urgent.push(rpc);
             }
-            Incoming::Unreachable { node } => panic!("{node} is unreachable"),
+            other => panic!("unexpected {other:?}"),
         }
     }
     assert!(urgent.into_iter().eq((1..=100).map(heartbeat)));
@@ -160,7 +160,7 @@ async fn urgent_messages_that_wait_at_a_shutdown_still_leave() {
         // Its own link to the one that stops ends, too.
         let news = match second.news().await {
             Incoming::Unreachable { .. } => second.news().await,
-            news @ Incoming::Received { .. } => news,
+            news => news,
         };
         assert_eq!(news, received);
     }
