@@ -40,7 +40,7 @@ use self::quic::QuicDial;
 use self::tickets::{OpenSession, Sessions};
 use self::trail::HeldUp;
 use self::trust::Presented;
-use crate::key::{Key, KeyError, KeyRange, Revision};
+use crate::key::{Key, KeyError, KeyRange};
 use crate::protocol::{
     Freshness, NodeStatus, Part, REQUEST_BYTES_MAX, Refusal, Reply, Request, Ticket, encode_request, request_len,
 };

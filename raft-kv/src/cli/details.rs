@@ -16,7 +16,7 @@ pub(crate) fn details(findings: &[Finding], everything: bool) -> String {
     let members = Members::of(answers.iter().copied());
     let leader = answers.iter().filter(|status| status.role == RoleKind::Leader).max_by_key(|status| status.term);
     let is_broken = |status: &&NodeStatus| status.storage_full || status.storage_failed;
-    let waits = leader.is_some_and(|leader| is_waiting(leader, &members)) || answers.iter().any(|one| is_broken(&one));
+    let waits = leader.is_some_and(|leader| is_waiting(leader, &members)) || answers.iter().any(is_broken);
     let mut paragraphs = Vec::new();
     if everything || waits {
         if let Some(leader) = leader {

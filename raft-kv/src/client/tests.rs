@@ -15,6 +15,7 @@ use super::dial::{BoxFuture, CallFailure, DialFailure, Line};
 use super::*;
 use crate::command::{Answer, Command, Operation};
 use crate::envelope::DecodeError;
+use crate::key::Revision;
 use crate::machine::Machine;
 use crate::protocol::{REQUEST_BYTES_MAX, Response, decode_request, encode_response};
 use crate::session::{Sequence, SessionLimits};

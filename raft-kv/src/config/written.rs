@@ -191,10 +191,7 @@ impl WrittenTiming {
         if let Some(zero) = heartbeat_ms.as_ref().filter(|written| *written.get_ref() == 0) {
             return Err((zero.span().start, "heartbeat_ms", ValueProblem::Zero));
         }
-        let error = match Config::new(timing, Limits::DEFAULT, 0) {
-            Ok(_) => return Ok(timing),
-            Err(error) => error,
-        };
+        let Err(error) = Config::new(timing, Limits::DEFAULT, 0) else { return Ok(timing) };
         let heartbeat = heartbeat_ms.as_ref().map(|written| (written.span().start, "heartbeat_ms"));
         let election = election_timeout_ms.as_ref().map(|written| (written.span().start, "election_timeout_ms"));
         let stall = stall_limit_ms.as_ref().map(|written| (written.span().start, "stall_limit_ms"));
