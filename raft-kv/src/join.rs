@@ -232,3 +232,45 @@ pub enum JoinError {
         cause: Box<JoinError>,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::init::init;
+
+    #[test]
+    fn nodes_that_are_added_at_the_same_time_are_all_in_the_file() {
+        let folder = tempfile::tempdir().expect("because a test machine has room for a folder");
+        let config = init(&folder.path().join("c"), &["h:1".to_owned()]).expect("because the folder is empty");
+        let numbers = 2..=12;
+        thread::scope(|scope| {
+            for number in numbers.clone() {
+                let (config, node) = (&config, NodeId::new(number).expect("because the tests count from 1"));
+                scope
+                    .spawn(move || append(config, &node_text(node, &format!("h:{number}"))).map_err(|e| e.to_string()));
+            }
+        });
+        let config = ClusterConfig::load(config.path()).expect("because every addition is checked");
+        assert!(config.nodes().map(|node| node.id.as_u64()).eq(1..=12), "{config:?}");
+    }
+
+    #[test]
+    fn an_addition_that_would_break_the_file_leaves_it_and_a_link_to_it_stays_one() {
+        let folder = tempfile::tempdir().expect("because a test machine has room for a folder");
+        let config = init(&folder.path().join("c"), &["h:1".to_owned()]).expect("because the folder is empty");
+        let before = fs::read_to_string(config.path()).expect("because init has written it");
+        let node = NodeId::new(2).expect("because the tests count from 1");
+        let broken = append(&config, &node_text(node, "h:1")).expect_err("because the address is taken").to_string();
+        assert!(broken.contains("`address` is already the address of n1"), "{broken}");
+        assert_eq!(fs::read_to_string(config.path()).ok(), Some(before));
+
+        let link = folder.path().join("c/link.toml");
+        std::os::unix::fs::symlink("cluster.toml", &link).expect("because the folder is ours");
+        let linked = ClusterConfig::load(&link).expect("because it leads to a good file");
+        append(&linked, &node_text(node, "h:2")).expect("because the address is free");
+        assert!(fs::symlink_metadata(&link).is_ok_and(|metadata| metadata.is_symlink()));
+        assert_eq!(ClusterConfig::load(config.path()).map(|config| config.nodes().len()).ok(), Some(2));
+    }
+}

@@ -5,7 +5,7 @@
 //! | 0 | [`key`], `envelope`, `digest`, `random` | valid keys, versioned bytes, running hashes |
 //! | 1 | [`store`], [`command`], [`protocol`], [`load`] | the data, what is replicated, what is said |
 //! | 2 | [`session`], [`config`] | retried writes happen once; the file that describes a cluster |
-//! | 3 | [`machine`], [`server`], [`client`], [`init`] | the state machine, its server, its client, a new cluster |
+//! | 3 | [`machine`], `image`, [`server`], [`client`], [`init`], [`join`] | the state machine; it, written down; its server; its client; a new cluster; a new member |
 //!
 //! A write's way through this crate: [`client::Client::put`] gives it a session and a sequence
 //! number → [`protocol::Request`] → [`server`] → [`command::Command`] in the log →
@@ -28,8 +28,7 @@
 //! # }
 //! ```
 //!
-//! Omitted: history and reads of old revisions, compaction, transactions, leases, watches,
-//! snapshots of the state, changes of membership.
+//! Omitted: history and reads of old revisions, transactions, keys that expire, watches.
 #![forbid(unsafe_code)]
 
 pub mod client;

@@ -16,7 +16,7 @@ pub(crate) fn details(findings: &[Finding], everything: bool) -> String {
     let members = Members::of(answers.iter().copied());
     let leader = answers.iter().filter(|status| status.role == RoleKind::Leader).max_by_key(|status| status.term);
     let is_broken = |status: &&NodeStatus| status.storage_full || status.storage_failed;
-    let waits = leader.is_some_and(|leader| is_waiting(leader, &members)) || answers.iter().any(|one| is_broken(&one));
+    let waits = leader.is_some_and(|leader| is_waiting(leader, &members)) || answers.iter().any(is_broken);
     let mut paragraphs = Vec::new();
     if everything || waits {
         if let Some(leader) = leader {
@@ -113,7 +113,8 @@ fn disks_table(answers: &[&NodeStatus]) -> String {
             status.node.to_string(),
             disk.to_owned(),
             entries.to_string(),
-            size(status.log_bytes),
+            // The node counts bytes in coarse steps.
+            size(if entries == 0 { 0 } else { status.log_bytes }),
             unsynced.to_string(),
             status.held.to_string(),
             status.snapshot.to_string(),
@@ -244,6 +245,14 @@ mod tests {
         let first = "n1 leads; configuration 8: voters n1, n2, n3, learners n5, replacing voters n1, n4 (a majority of both is \
                      needed until then), not committed yet\nhanding leadership over to n2";
         assert!(text.starts_with(&format!("\n\n{first}\n\n")), "{text}");
+    }
+
+    #[test]
+    fn a_change_alone_is_reason_enough_to_tell() {
+        let text = details(&findings(|leader| leader.outgoing = vec![node(4)]), false);
+        assert!(text.contains("replacing voters n4"), "{text}");
+        let text = details(&findings(|leader| leader.transfer = Some(node(2))), false);
+        assert!(text.contains("handing leadership over to n2"), "{text}");
     }
 
     #[test]

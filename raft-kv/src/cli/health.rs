@@ -301,7 +301,7 @@ pub(crate) mod tests {
             state,
             peers: Vec::new(),
             configuration: Index::ZERO,
-            voters: (1..=9).filter_map(NodeId::new).collect(),
+            voters: (1..=3).filter_map(NodeId::new).collect(),
             outgoing: Vec::new(),
             learners: Vec::new(),
             transfer: None,

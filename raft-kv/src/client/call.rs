@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dial::{CallFailure, DialFailure};
 use super::endpoint::Endpoint;
-use super::error::{AttemptOutcome, ClientError, Trail};
+use super::error::ClientError;
 use super::pool::Pool;
+use super::trail::{AttemptOutcome, Trail};
 use crate::protocol::{Part, Refusal, Reply, Response, decode_response};
 
 /// Between attempts that were refused for the moment, at first …

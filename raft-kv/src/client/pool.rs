@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::dial::Dial;
 use super::endpoint::Endpoint;
-use super::error::{Need, Trail};
+use super::trail::{Need, Trail};
 use super::trust::Presented;
 use crate::random::Jitter;
 

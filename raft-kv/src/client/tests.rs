@@ -1,7 +1,9 @@
 //! The client against a small cluster without a network: one replicated machine, a leader that
 //! moves, and connections that lose whatever they are told to lose. Time is simulated.
 
-use std::collections::VecDeque;
+mod decisions;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
 
@@ -13,6 +15,7 @@ use super::dial::{BoxFuture, CallFailure, DialFailure, Line};
 use super::*;
 use crate::command::{Answer, Command, Operation};
 use crate::envelope::DecodeError;
+use crate::key::Revision;
 use crate::machine::Machine;
 use crate::protocol::{REQUEST_BYTES_MAX, Response, decode_request, encode_response};
 use crate::session::{Sequence, SessionLimits};
@@ -46,6 +49,7 @@ enum Fate {
 
 struct World {
     machine: Machine,
+    members: BTreeSet<NodeId>,
     index: u64,
     leader: Option<u64>,
     hint: Option<u64>,
@@ -74,6 +78,7 @@ impl Cluster {
     fn with_limits(leader: Option<u64>, limits: SessionLimits) -> Self {
         Self(Arc::new(Mutex::new(World {
             machine: Machine::with_limits(limits),
+            members: (1..=3).map(node).collect(),
             index: 0,
             leader,
             hint: leader,
@@ -130,9 +135,13 @@ impl World {
             }
             Request::Range { range, limit, .. } => return self.range(&range, limit),
             Request::Count { range, .. } => return self.count(&range),
-            Request::Status | Request::Change { .. } | Request::Transfer { .. } | Request::Snapshot => {
-                return Err(Refusal::Busy { reason: "busy".to_owned() });
+            Request::Change { changes, .. } => return self.change(&changes),
+            Request::Transfer { .. } => {
+                self.leader = self.leader.map(|leader| leader % 3 + 1);
+                self.hint = self.leader;
+                return Ok(Reply::Transferred { leader: self.leader.map(node) });
             }
+            Request::Status | Request::Snapshot => return Err(Refusal::Busy { reason: "busy".to_owned() }),
         };
         self.index += 1;
         let position = Position::new(Index::new(self.index), Term::new(1));
@@ -147,6 +156,18 @@ impl World {
             Answer::SequenceAhead { ceiling } => Err(Refusal::SequenceAhead { ceiling }),
             Answer::Malformed(error) => Err(Refusal::Misunderstood(error)),
         }
+    }
+
+    /// Lets members go, each once.
+    fn change(&mut self, changes: &[Change]) -> Response {
+        for change in changes {
+            let Change::Remove { node } = change else { panic!("only removals are played here, no {change:?}") };
+            if !self.members.remove(node) {
+                return Err(Refusal::Declined { reason: format!("{node} is not a member") });
+            }
+        }
+        self.index += 1;
+        Ok(Reply::Changed { configuration: Index::new(self.index), node: None })
     }
 
     /// Pages of two pairs, so that few are enough to need several.

@@ -14,11 +14,7 @@ pub(super) async fn change(node: &Node<Machine>, expected: Option<Index>, change
     };
     match node.change_membership(named, changes).await {
         Ok(Changed { configuration, node }) => Ok(Reply::Changed { configuration, node }),
-        // Whoever named none does not mind that somebody else was faster.
-        Err(AdminError::NotChanged(outdated @ ChangeError::Outdated { .. })) if expected.is_none() => {
-            Err(Refusal::Busy { reason: format!("busy: {outdated}") })
-        }
-        Err(error) => Err(declined(error)),
+        Err(error) => Err(not_changed(error, expected)),
     }
 }
 
@@ -30,6 +26,16 @@ pub(super) async fn transfer(node: &Node<Machine>, to: Option<NodeId>) -> Respon
 pub(super) async fn snapshot(node: &Node<Machine>) -> Response {
     let last = node.snapshot().await.map_err(declined)?;
     Ok(Reply::SnapshotTaken { last })
+}
+
+fn not_changed(error: AdminError, expected: Option<Index>) -> Refusal {
+    match error {
+        // Whoever named no configuration does not mind that somebody else was faster.
+        AdminError::NotChanged(outdated @ ChangeError::Outdated { .. }) if expected.is_none() => {
+            Refusal::Busy { reason: format!("busy: {outdated}") }
+        }
+        other => declined(other),
+    }
 }
 
 fn declined(error: AdminError) -> Refusal {
@@ -46,5 +52,22 @@ fn declined(error: AdminError) -> Refusal {
         AdminError::SnapshotFailed => Refusal::Declined { reason: AdminError::SnapshotFailed.to_string() },
         AdminError::StorageFailed => Refusal::StorageFailed,
         AdminError::Stopped => Refusal::Stopping,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_named_no_configuration_is_asked_to_try_again_when_another_was_faster() {
+        let outdated =
+            || AdminError::NotChanged(ChangeError::Outdated { expected: Index::new(3), latest: Index::new(8) });
+        assert!(matches!(not_changed(outdated(), None), Refusal::Busy { .. }));
+        assert!(matches!(not_changed(outdated(), Some(Index::new(3))), Refusal::Declined { .. }));
+        assert!(matches!(not_changed(AdminError::NotChanged(ChangeError::Nothing), None), Refusal::Declined { .. }));
+        for moment in [ChangeError::TooEarly, ChangeError::Unfinished, ChangeError::Transferring] {
+            assert!(matches!(not_changed(AdminError::NotChanged(moment), Some(Index::new(3))), Refusal::Busy { .. }));
+        }
     }
 }

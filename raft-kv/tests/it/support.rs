@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raft_kv::client::{Client, ClientConfig};
+use raft_kv::client::Client;
 use raft_kv::config::ClusterConfig;
 use raft_tokio::core::NodeId;
 use tempfile::TempDir;

@@ -10,7 +10,7 @@ use super::{ClientFlags, OutputFlag, parse_node};
 /// Makes its certificate and its data directory beside the configuration file, adds it to that
 /// file, and then does what `serve` does. It gets a vote as soon as it has caught up. The other nodes
 /// learn its address from itself. After a stop, `raft-kv serve` runs it again. Needs the key of the
-/// cluster's authority (certs/ca.key); where that is not at hand, see `raft-kv member add`.
+/// cluster's authority, certs/ca.key. To run it elsewhere, see `raft-kv member add`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
