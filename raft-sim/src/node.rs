@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft_core::{
-    ClusterId, Config, ConfigError, Entries, Event, Index, NodeId, Payload, Raft, RequestId, Rpc, SnapshotMeta,
-    StateMachine as _, Status, Time, WriteSeq,
+    ClusterId, Config, ConfigError, Entries, Event, Index, NodeId, Payload, Raft, ReadMode, RequestId, Rpc,
+    SnapshotMeta, StateMachine as _, Status, Time, WriteSeq,
 };
 
 use crate::checks::Inbox;
@@ -317,6 +317,9 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
                     }
                 }
                 Rpc::Vote { ordered_in: Some(in_term), .. } => inbox.by_order = Some((from.node, *in_term)),
+                Rpc::ReadIndex { id, mode: ReadMode::Lease, .. } => {
+                    inbox.lease_questions.push((from.node, *id));
+                }
                 Rpc::PreVote { .. }
                 | Rpc::PreVoteReply { .. }
                 | Rpc::Vote { .. }
@@ -331,6 +334,9 @@ pub(crate) fn summary(batch: &[Event], disks: &[Disk]) -> Inbox {
                 Rpc::TimeoutNow { term } => inbox.ordered = Some((from.node, *term)),
                 Rpc::Resigned { term } => inbox.resigned = Some((from.node, *term)),
             },
+            Event::Read { request, mode: ReadMode::Lease } => {
+                inbox.lease_read.get_or_insert(*request);
+            }
             Event::PeerUnreachable { .. } => inbox.unreachable = true,
             Event::Tick
             | Event::Propose { .. }

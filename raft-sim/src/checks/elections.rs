@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use raft_core::{
-    CampaignId, Effect, NodeId, Observation, Position, RoleKind, Rpc, Term, Time, Timing, Verdict as Vote,
+    CampaignId, Effect, ForwardId, NodeId, Observation, Outcome, Position, RoleKind, Rpc, Term, Time, Timing,
+    Verdict as Vote,
 };
 
 use super::majorities::{decides, in_force};
@@ -31,6 +32,10 @@ pub struct Elections {
     /// What each node has promised the leader of a term: to elect nobody else for so long from
     /// then on. Restarts do not void it.
     promises: Vec<Option<Promise>>,
+    /// Until when each node is bound, at least, by what it promised the leader of a term.
+    bound: BTreeMap<(Term, NodeId), Time>,
+    /// Questions that each node has got hold of before: a second copy is answered with the first.
+    questions: BTreeSet<(NodeId, NodeId, ForwardId)>,
     /// When each leader last heard from each node; its election counts as hearing from all.
     answered: Vec<Vec<Time>>,
 }
@@ -73,6 +78,8 @@ impl Elections {
             newest: vec![None; nodes],
             contact: vec![None; nodes],
             promises: vec![None; nodes],
+            bound: BTreeMap::new(),
+            questions: BTreeSet::new(),
             answered: vec![vec![Time::ZERO; nodes]; nodes],
         }
     }
@@ -236,6 +243,50 @@ impl Elections {
             || step.inbox.ordered.is_some_and(|(from, term)| self.leader(term) == Some(from))
     }
 
+    /// I19, T3, T4 – what is answered in the step in which it was asked was asked of nobody else:
+    /// only as long as a majority is bound to elect nobody else, and nobody was told to take over.
+    pub(super) fn on_leases(&mut self, step: &Step<'_>) -> Verdict {
+        let (node, term) = (step.node, step.after.hard_state.term);
+        let mut questions = step.inbox.lease_questions.clone();
+        questions.retain(|(from, id)| self.questions.insert((node, *from, *id)));
+        let is_by_lease = step.after.role == RoleKind::Leader
+            && step.effects.iter().any(|effect| match effect {
+                Effect::Reply { request, outcome: Outcome::ReadReady { .. } } => {
+                    step.inbox.lease_read == Some(*request)
+                }
+                Effect::Send { to, rpc: Rpc::ReadIndexReply { id, index: Some(_), .. } } => {
+                    questions.contains(&(*to, *id))
+                }
+                _ => false,
+            });
+        if !is_by_lease {
+            return Ok(());
+        }
+        let is_bound = |voter| voter == node || self.bound.get(&(term, voter)).is_some_and(|until| *until > step.clock);
+        ensure!(
+            in_force(step).any(|membership| decides(membership, is_bound)),
+            Leases,
+            "{node} answers a read by lease at {} in term {term}; bound to it are only {:?} of {}",
+            step.clock,
+            step.after
+                .configuration
+                .membership
+                .members()
+                .map(|member| member.node)
+                .filter(|voter| is_bound(*voter))
+                .collect::<Vec<_>>(),
+            step.after.configuration.membership
+        );
+        let ordered = self.orders.range((term, crate::node_at(0))..).next().filter(|(in_term, _)| *in_term == term);
+        let is_alone = in_force(step).any(|membership| decides(membership, |voter| voter == node));
+        ensure!(
+            ordered.is_none() || is_alone,
+            Leases,
+            "{node} answers a read by lease in term {term}, having told {ordered:?} to take over"
+        );
+        Ok(())
+    }
+
     /// Thesis 9.6 – nobody raises the term before a majority has said, in answer to the newest
     /// question, that it would follow; unless the leader has ordered it (Thesis 3.10).
     fn on_campaign(&self, step: &Step<'_>) -> Verdict {
@@ -316,7 +367,9 @@ impl Elections {
                 );
                 self.cast(*term, node, node)
             }
-            Rpc::HeartbeatReply { granted, .. } => {
+            Rpc::HeartbeatReply { term, granted, .. } => {
+                let bound = self.bound.entry((*term, node)).or_default();
+                *bound = (*bound).max(step.clock.after(granted.saturating_sub(*granted / 1_000_000 * self.drift_ppm)));
                 let known = self.promises[slot(node)];
                 let ends = |promise: &Promise| promise.given.after(promise.lasts);
                 let new = Promise { given: step.clock, lasts: *granted };

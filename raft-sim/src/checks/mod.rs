@@ -18,7 +18,7 @@ pub mod storage;
 use std::fmt;
 use std::sync::Arc;
 
-use raft_core::{Effect, Index, Limits, Membership, NodeId, Status, Term, Time, Timing};
+use raft_core::{Effect, ForwardId, Index, Limits, Membership, NodeId, RequestId, Status, Term, Time, Timing};
 
 use crate::disk::{Disk, Snapshot};
 use crate::machine::Registers;
@@ -70,7 +70,8 @@ pub enum Invariant {
     SnapshotFidelity,
     /// Votes go to candidates whose log is up to date, and not away from a leader that is alive.
     VoteLegality,
-    /// Who has promised a leader to elect nobody else for a while keeps the promise.
+    /// Who has promised a leader to elect nobody else for a while keeps the promise, and a leader
+    /// relies on such promises only as long as a majority is bound by them.
     Leases,
     /// A leader that no majority answers gives up.
     CheckQuorum,
@@ -191,7 +192,7 @@ pub(crate) use ensure;
 pub type Verdict = Result<(), Violation>;
 
 /// One step of one node, as the checks see it: before any of its effects is executed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Step<'a> {
     /// Whose step.
     pub node: NodeId,
@@ -212,7 +213,7 @@ pub struct Step<'a> {
 }
 
 /// What the checks must know of the messages that a step handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inbox {
     /// There were entries among them: the end of the log may have been anywhere in between.
     pub appends: bool,
@@ -228,6 +229,10 @@ pub struct Inbox {
     pub ordered: Option<(NodeId, Term)>,
     /// Somebody asks for votes by order of the leader of this term, as it says.
     pub by_order: Option<(NodeId, Term)>,
+    /// The first read of a client that may rely on a lease.
+    pub lease_read: Option<RequestId>,
+    /// The questions of followers for such reads.
+    pub lease_questions: Vec<(NodeId, ForwardId)>,
     /// There was space on the disk at some point.
     pub storage_ready: bool,
     /// The newest term that anybody spoke of.
@@ -287,6 +292,7 @@ impl Checks {
         self.commits.on_persists(step, held, &self.logs)?;
         configurations::on_step(step, &self.logs, &elected)?;
         self.elections.on_votes(step)?;
+        self.elections.on_leases(step)?;
         for term in elected {
             self.commits.on_elected(step.node, term, &self.logs)?;
         }

@@ -202,9 +202,9 @@ fn a_leader_that_no_majority_answers_is_noticed() {
     let mut rig = Rig::new().with_leader();
     let alone = Inbox::default();
     rig.wait(STICKINESS * 2);
-    assert_eq!(rig.step_with(1, alone, |_| {}, Vec::new()), Ok(()));
+    assert_eq!(rig.step_with(1, alone.clone(), |_| {}, Vec::new()), Ok(()));
     rig.wait(STICKINESS);
-    assert_eq!(fired(rig.step_with(1, alone, |_| {}, Vec::new())), Some(Invariant::CheckQuorum));
+    assert_eq!(fired(rig.step_with(1, alone.clone(), |_| {}, Vec::new())), Some(Invariant::CheckQuorum));
     let answered = Inbox { heard: 0b010, ..alone };
     assert_eq!(rig.step_with(1, answered, |_| {}, Vec::new()), Ok(()));
 }
@@ -221,7 +221,7 @@ fn a_campaign_by_order_of_the_leader_passes_and_without_one_is_noticed() {
     rig.take(3, 1, vec![blank(1, 1)]);
     rig.sync(3);
     let ordered = Inbox { ordered: Some((node(1), term(1))), ..Inbox::default() };
-    assert_eq!(campaign_by_order(&mut rig, ordered), Some(Invariant::VoteLegality), "n1 has sent no order");
+    assert_eq!(campaign_by_order(&mut rig, ordered.clone()), Some(Invariant::VoteLegality), "n1 has sent no order");
     let mut rig = Rig::new().with_leader();
     rig.take(3, 1, vec![blank(1, 1)]);
     rig.sync(3);

@@ -1,7 +1,7 @@
 //! The checks of what may leave before the disk has it notice what they are there for.
 
 use raft_core::{
-    Effect, HardState, PeerStatus, Position, ProgressMode, Purpose, ReadId, RoleKind, Round, Rpc, Storage,
+    Effect, HardState, Outcome, PeerStatus, Position, ProgressMode, Purpose, ReadId, RoleKind, Round, Rpc, Storage,
 };
 use raft_sim::Invariant;
 use raft_sim::checks::Inbox;
@@ -215,6 +215,31 @@ fn a_vote_against_a_promise_is_noticed() {
     assert_eq!(vote_after(late, Inbox::default()), None);
     let resigned = Some((node(1), term(1)));
     assert_eq!(vote_after(early, Inbox { resigned, ..Inbox::default() }), None);
+}
+
+/// n1 answers a read by lease, so long after n2 promised to elect nobody else for a second.
+fn read_after(wait: Duration, orders: Option<u64>) -> Option<Invariant> {
+    let mut rig = Rig::new().with_leader();
+    let granted = Duration::from_secs(1);
+    let (round, matched) = (Round::new(1), index(1));
+    let promise = Rpc::HeartbeatReply { term: term(1), round, matched, verified: matched, granted };
+    assert_eq!(rig.step(2, |_| {}, vec![send(1, promise)]), Ok(()));
+    if let Some(to) = orders {
+        assert_eq!(rig.step(1, |_| {}, vec![send(to, Rpc::TimeoutNow { term: term(1) })]), Ok(()));
+    }
+    rig.wait(wait);
+    let read = rig.checks.history.begin_read(1);
+    rig.checks.history.on_handed_over(node(1), read);
+    let ready = Effect::Reply { request: read, outcome: Outcome::ReadReady { index: index(1) } };
+    let inbox = Inbox { heard: u32::MAX, lease_read: Some(read), ..Inbox::default() };
+    fired(rig.step_with(1, inbox, |status| status.log.applied = index(1), vec![ready]))
+}
+
+#[test]
+fn a_read_by_a_lease_that_has_run_out_or_is_void_is_noticed() {
+    assert_eq!(read_after(Duration::from_millis(999), None), None);
+    assert_eq!(read_after(Duration::from_secs(1), None), Some(Invariant::Leases));
+    assert_eq!(read_after(Duration::ZERO, Some(3)), Some(Invariant::Leases));
 }
 
 #[test]
