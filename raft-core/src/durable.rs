@@ -68,7 +68,7 @@ pub struct Durable {
     pub snapshot: Option<SnapshotMeta>,
     /// The configuration as of `base`; a new cluster is formatted with its first one, and a
     /// server that is to join one with none.
-    pub membership: Arc<Membership>,
+    pub configuration: Configuration,
     /// The configurations that entries after `base` have set, in order.
     pub configurations: Vec<Configuration>,
     /// What a durable state machine has applied already; 0 for one that lives in memory.
@@ -93,7 +93,7 @@ impl Durable {
             hard_state: HardState::default(),
             base: Position::ZERO,
             snapshot: None,
-            membership: Arc::new(membership),
+            configuration: Configuration { index: Index::ZERO, membership: Arc::new(membership) },
             configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,
@@ -120,10 +120,13 @@ impl Durable {
     /// Whether this can be the state of a correct node.
     pub(crate) fn validate(&self) -> Result<(), DurableError> {
         let Identity { node, store, .. } = self.identity;
-        let in_log = self.configurations.iter().map(|configuration| &configuration.membership);
-        let listed = in_log.chain([&self.membership]).find_map(|membership| membership.member(node));
+        let known = self.configurations.iter().chain([&self.configuration]);
+        let listed = known.map(|known| &known.membership).find_map(|membership| membership.member(node));
         if let Some(member) = listed.filter(|member| member.store != store) {
             return Err(DurableError::ForeignStore { node, expected: member.store, found: store });
+        }
+        if self.configuration.index > self.base.index {
+            return Err(DurableError::ConfigurationsOutOfOrder { at: self.configuration.index });
         }
         let mut before = self.base.index;
         for Configuration { index, .. } in &self.configurations {
@@ -209,7 +212,10 @@ mod tests {
             hard_state: HardState { term: Term::new(5), voted_for: None, floor: None },
             base: Position::ZERO,
             snapshot: None,
-            membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),
+            configuration: Configuration {
+                index: Index::ZERO,
+                membership: Membership::new([Member { node: node(1), store }]).expect("one member").into(),
+            },
             configurations: Vec::new(),
             applied: Index::new(2),
             last: Index::new(5),
@@ -231,7 +237,11 @@ mod tests {
         assert_eq!(sound().last_position(), Position::new(Index::new(5), Term::new(4)));
         assert_eq!(error(|durable| durable.tail = Entries::EMPTY), None, "nothing has to be in memory");
         assert_eq!(error(|durable| durable.tail = entries(1, &[1, 1, 4, 4, 4])), None);
-        assert_eq!(error(|durable| durable.membership = Membership::default().into()), None, "not joined yet");
+        assert_eq!(
+            error(|durable| durable.configuration.membership = Membership::default().into()),
+            None,
+            "not joined yet"
+        );
         assert_eq!(error(|durable| durable.applied = Index::new(5)), None);
         let first_boot = |durable: &mut Durable| {
             (durable.runs, durable.last, durable.applied) = (Vec::new(), Index::ZERO, Index::ZERO);

@@ -294,7 +294,7 @@ mod tests {
     use super::*;
     use crate::durable::Identity;
     use crate::entry::{Entry, Payload};
-    use crate::membership::Membership;
+    use crate::membership::{Configuration, Membership};
     use crate::types::{Boot, ClusterId, HardState, NodeId, StoreId};
     use proptest::prelude::*;
 
@@ -308,7 +308,7 @@ mod tests {
             },
             hard_state: HardState::default(),
             base: Position::ZERO,
-            membership: Membership::default().into(),
+            configuration: Configuration { index: Index::ZERO, membership: Membership::default().into() },
             configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::ZERO,

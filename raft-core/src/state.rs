@@ -146,15 +146,14 @@ impl Drops {
 impl State {
     pub(crate) fn new(config: Config, durable: Durable) -> Self {
         let log = Log::new(&durable);
-        let Durable { identity, hard_state, base, membership, configurations, applied, snapshot, .. } = durable;
-        let first = Configuration { index: base.index, membership };
+        let Durable { identity, hard_state, base, configuration, configurations, applied, snapshot, .. } = durable;
         let rng = Rng::new([config.seed(), identity.node.as_u64(), identity.boot.as_u64()]);
         // A durable machine has applied nothing that was not committed.
         let commit = base.index.max(applied);
         Self {
             identity,
             config,
-            configurations: Configurations::new(first, configurations),
+            configurations: Configurations::new(configuration, configurations),
             hard_state,
             log,
             commit,

@@ -91,7 +91,7 @@ pub struct Disk {
     /// The position before the first entry, and the digest of the log up to there.
     base: (Position, u64),
     /// The configuration there.
-    membership: Arc<Membership>,
+    configuration: Configuration,
     log: Vec<Record>,
     /// The newest snapshots of the own machine, the oldest first.
     snapshots: Vec<Arc<Snapshot>>,
@@ -117,7 +117,7 @@ impl Disk {
             boot: Boot::ZERO,
             hard_state: HardState::default(),
             base: (Position::ZERO, 0),
-            membership,
+            configuration: Configuration { index: Index::ZERO, membership },
             log: Vec::new(),
             snapshots: Vec::new(),
             received: Vec::new(),
@@ -218,13 +218,12 @@ impl Disk {
     /// The configuration in force at `index`, by the synced log.
     pub fn configuration_at(&self, index: Index) -> Configuration {
         let set = self.configurations_in_log().filter(|configuration| configuration.index <= index).last();
-        set.unwrap_or_else(|| Configuration { index: self.base.0.index, membership: self.membership.clone() })
+        set.unwrap_or_else(|| self.configuration.clone())
     }
 
     /// All configurations that the synced log knows: the one at its base, and those set after it.
     pub fn configurations(&self) -> Vec<Configuration> {
-        let first = Configuration { index: self.base.0.index, membership: self.membership.clone() };
-        std::iter::once(first).chain(self.configurations_in_log()).collect()
+        std::iter::once(self.configuration.clone()).chain(self.configurations_in_log()).collect()
     }
 
     fn configurations_in_log(&self) -> impl Iterator<Item = Configuration> {
@@ -296,13 +295,13 @@ impl Disk {
                 let SnapshotMeta { last, configuration, .. } = &snapshot.meta;
                 self.log.clear();
                 self.base = (*last, snapshot.digest);
-                self.membership = configuration.membership.clone();
+                self.configuration = configuration.clone();
                 self.received.retain(|received| received.meta.last.index > last.index);
                 self.keep_snapshot(snapshot.clone());
             }
             Write::Compact { through } => {
                 let Some(digest) = self.digest_at(*through).filter(|_| *through > self.base.0.index) else { return };
-                self.membership = self.configuration_at(*through).membership;
+                self.configuration = self.configuration_at(*through);
                 let gone = through.since(self.base.0.index) as usize;
                 let last = self.log[gone - 1].entry.position();
                 self.log.drain(..gone);
@@ -363,7 +362,7 @@ impl Disk {
             hard_state: self.hard_state,
             base: self.base.0,
             snapshot: self.newest_snapshot().map(|snapshot| snapshot.meta.clone()),
-            membership: self.membership.clone(),
+            configuration: self.configuration.clone(),
             configurations: self.configurations_in_log().collect(),
             applied,
             last: self.last().index,

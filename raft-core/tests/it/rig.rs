@@ -278,7 +278,7 @@ impl Start {
             base: Position::ZERO,
             snapshot: None,
             bytes: 0,
-            membership: self.first_membership().into(),
+            configuration: configuration(0, &self.first_membership()),
             configurations: self.changes.iter().map(|(at, membership)| configuration(*at, membership)).collect(),
             applied: index(self.applied),
             last: index(self.log.len() as u64),

@@ -1,6 +1,6 @@
 //! What storage may have found, and what no correct server leaves behind (contract D10).
 
-use raft_core::{Config, ConfigError, Durable, DurableError, Limits, Raft, Timing};
+use raft_core::{Config, ConfigError, Durable, DurableError, Limits, Raft, SnapshotMeta, TermRun, Timing};
 
 use crate::rig::{Start, at, index, term};
 
@@ -43,4 +43,19 @@ fn rule_d10_a_term_or_an_index_that_no_cluster_reaches_is_refused() {
         None,
         "of one long term"
     );
+}
+
+/// The name of a configuration is the index of its entry, also when a snapshot covers that entry
+/// and the server is started again: changes are compared by it, on whichever server.
+#[test]
+fn regress_m2_a_configuration_keeps_its_name_when_its_entry_is_compacted() {
+    let mut durable = Start::first_of_three().log(&[1, 1, 1, 1]).durable();
+    let configuration = crate::rig::configuration(2, &crate::rig::membership(&[1, 2, 3]));
+    durable.base = at(3, 1);
+    durable.snapshot = Some(SnapshotMeta { last: at(3, 1), configuration: configuration.clone(), bytes: 9 });
+    durable.configuration = configuration.clone();
+    (durable.applied, durable.runs) = (index(3), vec![TermRun { first: index(4), term: term(1) }]);
+    durable.tail = crate::rig::entries_of(4, &[1]);
+    let raft = Start::first_of_three().raft_with(durable);
+    assert_eq!(raft.status().configuration, configuration);
 }

@@ -65,7 +65,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raft_core::{ClusterId, Durable, Entries, HardState, Identity, Membership, NodeId, Position, StoreId, WriteSeq};
+use raft_core::{
+    ClusterId, Configuration, Durable, Entries, HardState, Identity, Index, Membership, NodeId, Position, StoreId,
+    WriteSeq,
+};
 
 use anchor::{Anchor, AnchorFile};
 
@@ -283,9 +286,9 @@ impl Locked {
         snapshots.sweep();
         let (meta, data) = newest.unzip();
         let base = replay.contents.base();
-        let (base, membership) = match &meta {
-            Some(meta) if base != Position::ZERO => (meta.last, meta.configuration.membership.clone()),
-            Some(_) | None => (base, Arc::new(membership)),
+        let (base, configuration) = match &meta {
+            Some(meta) if base != Position::ZERO => (meta.last, meta.configuration.clone()),
+            Some(_) | None => (base, Configuration { index: Index::ZERO, membership: Arc::new(membership) }),
         };
         replay.compact(base.index);
         let damaged = || recovered.current.damaged(recovered.sector, "the newest entries are out of order".to_owned());
@@ -296,7 +299,7 @@ impl Locked {
             hard_state: replay.hard_state,
             base,
             snapshot: meta,
-            membership,
+            configuration,
             configurations: replay.configurations.clone(),
             applied: base.index,
             last: replay.contents.last().index,

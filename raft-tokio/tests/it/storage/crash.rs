@@ -214,7 +214,7 @@ fn a_power_cut_while_formatting_leaves_a_directory_or_an_error_but_nothing_in_be
                 Ok(opened) => {
                     assert!(is_formatted, "{case}");
                     assert_eq!(Model::of(&opened), Model::default());
-                    assert_eq!(*opened.durable.membership, birth().membership);
+                    assert_eq!(*opened.durable.configuration.membership, birth().membership);
                     opens += 1;
                     go_on(opened, &crashed, Model::default(), &case);
                 }

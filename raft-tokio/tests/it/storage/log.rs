@@ -29,7 +29,7 @@ fn what_was_written_is_there_after_reopening() -> Result<(), StorageError> {
             hard_state: raft_core::HardState { term: Term::new(3), voted_for: None, floor: None },
             base: Position::ZERO,
             snapshot: None,
-            membership: birth().membership.into(),
+            configuration: raft_core::Configuration { index: Index::ZERO, membership: birth().membership.into() },
             configurations: Vec::new(),
             applied: Index::ZERO,
             last: Index::new(3),

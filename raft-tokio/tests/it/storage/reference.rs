@@ -147,8 +147,8 @@ impl Reference {
         if base != self.base && Some(base) != self.newest.as_ref().map(|meta| meta.last) {
             return different("base", &base);
         }
-        if *durable.membership != *self.configuration_at(base.index.as_u64()).membership {
-            return different("membership at the base", &durable.membership);
+        if durable.configuration != self.configuration_at(base.index.as_u64()) {
+            return different("configuration at the base", &durable.configuration);
         }
         let wanted: Vec<&Entry> = self.log.range(base.index.as_u64() + 1..).map(|(_, entry)| entry).collect();
         let found = all(opened).expect("what was accepted can be read");
