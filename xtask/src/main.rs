@@ -64,7 +64,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Kill a random node of a loading cluster and restart it, again and again
+    /// Kill a random node of a loading cluster and restart it, again and again; then the same with logs
+    /// that are cut all the time and members that are replaced
     KillRounds {
         /// How often
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
