@@ -213,10 +213,12 @@ impl World {
     /// I22: a healthy cluster that is left alone keeps its leader, and its log.
     fn stay_quiet(&mut self) -> Verdict {
         let (before, last) = (self.leader(), self.checks.commits.last());
+        // V7: whoever would rather not lead tries again and again to hand over, and may succeed late.
+        let is_unwilling = before.is_some_and(|(_, node)| self.plan.priorities[slot(node)] == Priority::Never);
         let until = self.now().after(self.election_timeout_max() * 20);
         self.run_until(until, |_| false)?;
         ensure!(
-            self.leader() == before && self.checks.commits.last() == last && self.is_at_rest(),
+            is_unwilling || (self.leader() == before && self.checks.commits.last() == last && self.is_at_rest()),
             Liveness,
             "left alone, the cluster went from leader {before:?} and log end {last} to {}",
             self.picture()
