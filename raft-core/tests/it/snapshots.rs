@@ -263,6 +263,14 @@ fn rule_s3_bytes_without_the_leaders_word_count_for_nothing() {
 }
 
 #[test]
+fn rule_s3_the_word_for_one_snapshot_is_none_for_another() {
+    let mut server = astray();
+    server.receive(2, offer(3, 2, 2, meta(at(9, 2), 10)));
+    assert_eq!(server.step(arrived(at(8, 2))), []);
+    assert_eq!(server.status().log.last, at(2, 1));
+}
+
+#[test]
 fn rule_s3_the_word_of_a_former_leader_counts_no_more() {
     let mut server = astray();
     server.receive(2, offer(3, 2, 2, meta(at(9, 2), 10)));
