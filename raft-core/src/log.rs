@@ -173,7 +173,11 @@ impl Log {
             unreachable!("compacted through {through}, but only {} is durable", self.durable)
         };
         self.base = Position::new(through, term);
-        self.extent.compact(through);
+        if through == self.last {
+            self.extent = Extent::new(through, through, 0);
+        } else {
+            self.extent.compact(through);
+        }
         let gone = self.runs.partition_point(|run| run.first <= through.next());
         let kept = self.runs.split_off(gone.saturating_sub(1).min(self.runs.len()));
         self.runs = kept;

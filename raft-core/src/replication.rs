@@ -182,7 +182,8 @@ fn answered<'a>(state: &mut State, leader: &'a mut Leader, from: Peer, round: Ro
         state.counters.drops.count(|drops| &mut drops.foreign);
         return None;
     }
-    if round > leader.rounds.newest() {
+    // Rounds begin at 1: whoever answers another one answers nothing that was asked.
+    if round == Round::ZERO || round > leader.rounds.newest() {
         state.counters.drops.count(|drops| &mut drops.malformed);
         return None;
     }

@@ -576,17 +576,6 @@ proptest! {
             let here = at_once.here();
             let events = batch.iter().map(|step| at_once.event(step, here)).collect();
             at_once.take(events);
-            let is_crossed = batch.iter().any(|step| !matches!(step, Step::Received(..) | Step::Synced | Step::Applied));
-            if added && is_crossed {
-                // The entries with which a leader goes on with a change come at the end of a batch: after
-                // its proposals, and not at all if a transfer or a full disk came before that.
-                let of = |executed: &Executed| {
-                    let status = executed.raft.status();
-                    (status.hard_state, status.log.last.term)
-                };
-                prop_assert_eq!(of(&single), of(&at_once));
-                return Ok(());
-            }
             if left {
                 // A leader that is no member any more leaves at the end of a batch, and is one until then
                 // for whatever the batch holds.
@@ -600,6 +589,17 @@ proptest! {
                 let of = |executed: &Executed| {
                     let status = executed.raft.status();
                     (status.role, status.hard_state, status.leader, status.load.proposals, status.load.reads)
+                };
+                prop_assert_eq!(of(&single), of(&at_once));
+                return Ok(());
+            }
+            let is_crossed = batch.iter().any(|step| !matches!(step, Step::Received(..) | Step::Synced | Step::Applied));
+            if added && is_crossed {
+                // The entries with which a leader goes on with a change come at the end of a batch: after
+                // its proposals, and not at all if a transfer or a full disk came before that.
+                let of = |executed: &Executed| {
+                    let status = executed.raft.status();
+                    (status.hard_state, status.log.last.term)
                 };
                 prop_assert_eq!(of(&single), of(&at_once));
                 return Ok(());

@@ -30,6 +30,7 @@ mod replication;
 mod rig;
 mod rules;
 mod sharp;
+mod snapshots;
 mod stalls;
 mod startup;
 mod stories;

@@ -277,7 +277,7 @@ impl Start {
             hard_state: hard_state(self.term, self.vote),
             base: Position::ZERO,
             snapshot: None,
-            bytes: 0,
+            bytes: entries_of(1, &self.log).cost(),
             configuration: configuration(0, &self.first_membership()),
             configurations: self.changes.iter().map(|(at, membership)| configuration(*at, membership)).collect(),
             applied: index(self.applied),

@@ -120,7 +120,8 @@ pub(crate) fn text(path: &Path) -> &str {
 pub(crate) fn free_base(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static LOCKS: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
-    let locks = std::env::temp_dir().join("raft-kv-test-ports");
+    // Of this checkout: nobody else's files are in the way.
+    let locks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ports");
     fs::create_dir_all(&locks).expect("because a test machine has room for a folder");
     let start = u64::from(std::process::id()) * 97;
     wait_for("free ports", || {

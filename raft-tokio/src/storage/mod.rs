@@ -61,6 +61,7 @@ mod writer;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -173,7 +174,9 @@ pub fn format(dir: &Path, birth: &Birth) -> Result<(), StorageError> {
     // Built under another name, which carries the store's own, and given the right one when all of it is durable.
     let building = parent.join(format!(".{}.{}", name.to_string_lossy(), birth.store));
     let build = || {
-        fs::create_dir(&building).map_err(|error| StorageError::io("create the directory", &building, error))?;
+        // What is in it is nobody else's business.
+        let private = fs::DirBuilder::new().mode(0o700).create(&building);
+        private.map_err(|error| StorageError::io("create the directory", &building, error))?;
         format_on(&FileDisk::private(&building), birth)?;
         fs::rename(&building, &absolute).map_err(|error| StorageError::io("create the directory", dir, error))
     };

@@ -153,3 +153,13 @@ fn what_a_crash_left_of_a_segment_being_made_is_removed() -> Result<(), StorageE
     assert_eq!(names(&dir), ["anchor", "identity", "log-000000000001"]);
     Ok(())
 }
+
+#[test]
+fn a_data_directory_is_for_its_owner_only() -> Result<(), Box<dyn std::error::Error>> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("n1");
+    storage::format(&dir, &birth())?;
+    assert_eq!(std::fs::metadata(&dir)?.permissions().mode() & 0o777, 0o700);
+    Ok(())
+}
