@@ -319,6 +319,7 @@ impl World {
                 self.crash(id)?;
             }
             self.nodes[place].disk_factor = 1;
+            self.nodes[place].disk_stalled_until = now;
             self.schedule.plan(now, Happening::SpaceAgain { node: id });
             self.wake(id);
             self.start(id)?;
