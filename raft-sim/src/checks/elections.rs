@@ -332,7 +332,7 @@ impl Elections {
         let is_ordered = ordered_in.is_some_and(|in_term| may_be_in(step, in_term));
         let quiet_for = contact.map(|at| step.clock.since(at));
         let stickiness = self.at_least(self.timing.election_timeout_min);
-        let is_free = is_ordered || self.is_let_go(step) || step.before.role == RoleKind::Leader;
+        let is_free = is_ordered || self.is_released(step) || step.before.role == RoleKind::Leader;
         ensure!(
             is_free || step.inbox.unreachable || quiet_for.is_none_or(|quiet_for| quiet_for >= stickiness),
             VoteLegality,
