@@ -115,11 +115,11 @@ impl Durability {
             Rpc::VoteReply { term, verdict: Vote::Granted } => promised(node, *term, to, disk, "sends its vote"),
             Rpc::AppendReply { term, matched, .. } => {
                 acknowledged(node, (*term, now), *matched, disk, logs)?;
-                self.agrees(node, to, *term, *matched, logs, elections)
+                self.agrees(node, to, (*term, now), *matched, logs, elections)
             }
             Rpc::HeartbeatReply { term, matched, verified, .. } => {
                 acknowledged(node, (*term, now), *matched, disk, logs)?;
-                self.agrees(node, to, *term, *verified.max(matched), logs, elections)
+                self.agrees(node, to, (*term, now), *verified.max(matched), logs, elections)
             }
             Rpc::Append(_)
             | Rpc::Heartbeat { .. }
@@ -144,12 +144,12 @@ impl Durability {
         &self,
         node: NodeId,
         to: NodeId,
-        term: Term,
+        (term, now): (Term, Term),
         matched: Index,
         logs: &Logs,
         elections: &Elections,
     ) -> Verdict {
-        if elections.leader(term) != Some(to) || self.leading[slot(to)] != Some(term) {
+        if term < now || elections.leader(term) != Some(to) || self.leading[slot(to)] != Some(term) {
             return Ok(());
         }
         ensure!(
