@@ -24,18 +24,18 @@
 //! |---|---|
 //! | `rng`, `digest`, `schedule`, `plan` | chance with named forks, fingerprints, virtual time, what a seed draws |
 //! | `machine`, `disk`, `network`, `node`, `client` | the things in the world, each ignorant of the others |
-//! | `world`, `effects` | what happens next; what becomes of what a core asks for |
-//! | `nemesis`, `run` | which fault strikes whom; a time of faults, healing, rest |
+//! | `world`, `effects`, `bulk` | what happens next; what becomes of what a core asks for; snapshots on their way |
+//! | `nemesis`, `operator`, `run` | which fault strikes whom; who changes the members; a time of faults, healing, rest |
 //! | `checks/` | the invariants, one family a file |
 //! | `trace`, `report` | one run in words, many runs in numbers |
 //!
 //! # Omitted
 //!
-//! * Snapshots, compaction, membership changes, leadership transfer and leases: the core has none yet.
-//! * Corruption of any kind: bit flips, misdirected writes, wiped or rolled-back stores, full disks.
-//!   A crash keeps a prefix of what was not synced, never another subset: there is one log file
-//!   with one writer.
-//! * Clocks that drift against each other. Each process has its own origin of time, and pauses.
+//! * Corruption of any kind: bit flips, misdirected writes, wiped or rolled-back stores, snapshots
+//!   whose bytes are wrong. A crash keeps a prefix of what was not synced, never another subset:
+//!   there is one log file with one writer.
+//! * Clocks that drift beyond the bound that lease reads are told, or jump.
+//! * Snapshots that another node than the leader sends, or that go on where they broke off.
 //! * Sessions. A client never repeats a write whose end it does not know.
 //! * A search for linearizations. The log index that each answer came from is the witness; a
 //!   search is needed where there is no such witness, in a test of real processes.

@@ -82,8 +82,13 @@ impl World {
     /// Whether a message from the time of faults comes so late that it would disturb the peace: an
     /// order to take over, for instance, counts as long as its term lasts.
     pub(crate) fn is_out_of_time(&self, sent: Time) -> bool {
+        self.nemesis.calm.is_some_and(|healed| sent < healed) && self.now() > self.peace()
+    }
+
+    /// From then on nothing arrives that was sent in the time of faults.
+    pub(crate) fn peace(&self) -> Time {
         let grace = self.plan.timing.election_timeout_max * 2;
-        self.nemesis.calm.is_some_and(|healed| sent < healed && self.now() > healed.after(grace))
+        self.nemesis.calm.map_or(Time::ZERO, |healed| healed.after(grace))
     }
 
     /// A fault follows on something, unless all is healed by now.
@@ -319,6 +324,7 @@ impl World {
                 self.crash(id)?;
             }
             self.nodes[place].disk_factor = 1;
+            self.nodes[place].disk_stalled_until = now;
             self.schedule.plan(now, Happening::SpaceAgain { node: id });
             self.wake(id);
             self.start(id)?;

@@ -180,6 +180,7 @@ impl World {
     /// I22: without new work everything pending ends, and all members have the same.
     fn come_to_rest(&mut self) -> Verdict {
         self.clients.stop();
+        self.run_until(self.peace(), |_| false)?;
         let limit = Duration::from_secs(30);
         let rested = self.run_until(self.now().after(limit), |world| world.clients.are_idle() && world.is_at_rest())?;
         ensure!(

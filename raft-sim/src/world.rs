@@ -359,7 +359,6 @@ impl World {
         let life = node.life;
         let Some(process) = &mut node.process else { return };
         process.timer = None;
-        node.disk_stalled_until = now;
         // A sync that began on a slow disk ends with the slowness; its own end comes to nothing,
         // or ends a later one early.
         self.schedule.plan(now, Happening::Synced { node: id, life });
@@ -444,7 +443,10 @@ impl World {
         if self.nodes[slot(id)].retired {
             return Ok(());
         }
-        let downtime = self.chance.crash.exponential(self.plan.process.downtime_mean);
+        // Now and then it is back at once, and must keep what it promised a moment ago.
+        let at_once = self.chance.crash.chance(CERTAIN / 4);
+        let mean = if at_once { self.plan.timing.heartbeat_interval / 2 } else { self.plan.process.downtime_mean };
+        let downtime = self.chance.crash.exponential(mean);
         self.schedule.plan(now.after(downtime), Happening::Restart { node: id });
         for peer in (0..self.plan.nodes_max).map(node_at).filter(|peer| *peer != id) {
             let life = self.nodes[slot(peer)].life;

@@ -149,11 +149,14 @@ impl Commits {
             ensure!(false, Ordering, "{node} says that {commit} is committed; its log ends at {}", logs.last(node));
             return Ok(Vec::new());
         };
-        // A removed leader steps down with the commit that removes it.
+        // A removed leader steps down with the commit that removes it, and any leader may be deposed
+        // in the batch in which it commits.
         let (was_leader, is_leader) = (step.before.role == RoleKind::Leader, step.after.role == RoleKind::Leader);
-        let leads = is_leader || (was_leader && step.after.hard_state.term == step.before.hard_state.term);
-        if leads && was_leader {
-            self.on_quorum(step, commit, digest, logs)?;
+        let same_term = step.after.hard_state.term == step.before.hard_state.term;
+        let term = if is_leader { step.after.hard_state.term } else { step.before.hard_state.term };
+        let leads = is_leader || was_leader;
+        if was_leader && same_term {
+            self.on_quorum(step, (commit, digest), term, logs)?;
         }
         if let Some(known) = self.digest_at(commit) {
             ensure!(
@@ -171,7 +174,7 @@ impl Commits {
             step.after.role,
             self.last()
         );
-        self.decided_by = self.on_quorum(step, commit, digest, logs)?;
+        self.decided_by = self.on_quorum(step, (commit, digest), term, logs)?;
         ensure!(
             logs.digest_at(node, self.last()) == self.digest_at(self.last()),
             CommittedForGood,
@@ -183,7 +186,6 @@ impl Commits {
         let set = logs.configurations(node).iter();
         let new = set.filter(|set| set.index.as_u64() > first_new as u64 && set.index <= commit).cloned();
         self.configurations.extend(new);
-        let term = step.after.hard_state.term;
         self.by_term.insert(term, commit);
         self.later_leaders_hold(term, commit, digest)?;
         Ok((first_new..self.log.len())
@@ -196,11 +198,11 @@ impl Commits {
     fn on_quorum(
         &self,
         step: &Step<'_>,
-        commit: Index,
-        digest: u64,
+        (commit, digest): (Index, u64),
+        term: Term,
         logs: &Logs,
     ) -> Result<Arc<Membership>, Violation> {
-        let (node, term) = (step.node, step.after.hard_state.term);
+        let node = step.node;
         let at_commit = logs.of(node)[commit.as_u64() as usize - 1];
         ensure!(
             at_commit.term == term,

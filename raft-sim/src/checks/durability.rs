@@ -60,7 +60,7 @@ impl Durability {
                             step.after.hard_state.term
                         );
                     }
-                    self.on_send(node, *to, rpc, disk, logs, elections)?;
+                    self.on_send(step, *to, rpc, logs, elections)?;
                 }
                 Effect::ReadLog { from, through, .. } => {
                     let end = disk.last().index;
@@ -103,7 +103,8 @@ impl Durability {
         Ok(())
     }
 
-    fn on_send(&self, node: NodeId, to: NodeId, rpc: &Rpc, disk: &Disk, logs: &Logs, elections: &Elections) -> Verdict {
+    fn on_send(&self, step: &Step<'_>, to: NodeId, rpc: &Rpc, logs: &Logs, elections: &Elections) -> Verdict {
+        let (node, now, disk) = (step.node, step.after.hard_state.term, &step.disks[slot(step.node)]);
         ensure!(
             !self.failed[slot(node)] || !is_about_elections(rpc),
             DurableBeforeSend,
@@ -113,12 +114,12 @@ impl Durability {
             Rpc::Vote { term, .. } => promised(node, *term, node, disk, "asks for votes"),
             Rpc::VoteReply { term, verdict: Vote::Granted } => promised(node, *term, to, disk, "sends its vote"),
             Rpc::AppendReply { term, matched, .. } => {
-                acknowledged(node, *term, *matched, disk, logs)?;
-                self.agrees(node, to, *term, *matched, logs, elections)
+                acknowledged(node, (*term, now), *matched, disk, logs)?;
+                self.agrees(node, to, (*term, now), *matched, logs, elections)
             }
             Rpc::HeartbeatReply { term, matched, verified, .. } => {
-                acknowledged(node, *term, *matched, disk, logs)?;
-                self.agrees(node, to, *term, *verified.max(matched), logs, elections)
+                acknowledged(node, (*term, now), *matched, disk, logs)?;
+                self.agrees(node, to, (*term, now), *verified.max(matched), logs, elections)
             }
             Rpc::Append(_)
             | Rpc::Heartbeat { .. }
@@ -144,12 +145,12 @@ impl Durability {
         &self,
         node: NodeId,
         to: NodeId,
-        term: Term,
+        (term, now): (Term, Term),
         matched: Index,
         logs: &Logs,
         elections: &Elections,
     ) -> Verdict {
-        if elections.leader(term) != Some(to) || self.leading[slot(to)] != Some(term) {
+        if term < now || elections.leader(term) != Some(to) || self.leading[slot(to)] != Some(term) {
             return Ok(());
         }
         ensure!(
@@ -214,12 +215,15 @@ fn promised(node: NodeId, term: Term, candidate: NodeId, disk: &Disk, what: &str
     Ok(())
 }
 
-fn acknowledged(node: NodeId, term: Term, matched: Index, disk: &Disk, logs: &Logs) -> Verdict {
+/// The node `now` in a term acknowledges entries in this or an earlier one of the same batch. What
+/// it held then may have been overwritten since, in memory; the disk has it still.
+fn acknowledged(node: NodeId, (term, now): (Term, Term), matched: Index, disk: &Disk, logs: &Logs) -> Verdict {
     if matched == Index::ZERO {
         return Ok(());
     }
+    let was_overwritten = term < now && matched <= disk.last().index;
     ensure!(
-        logs.digest_at(node, matched).is_some_and(|digest| disk.holds(matched, digest)),
+        was_overwritten || logs.digest_at(node, matched).is_some_and(|digest| disk.holds(matched, digest)),
         DurableBeforeSend,
         "{node} acknowledges entries up to {matched}; its disk ends at {}",
         disk.last()

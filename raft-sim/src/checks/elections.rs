@@ -96,13 +96,12 @@ impl Elections {
 
     /// What `duration` on the fastest clock comes to at least.
     fn at_least(&self, duration: Duration) -> Duration {
-        duration - duration / 1_000_000 * self.drift_ppm
+        on_world_clock(duration, 1_000_000 + u64::from(self.drift_ppm))
     }
 
     /// What `duration` on the slowest clock comes to at most.
     fn at_most(&self, duration: Duration) -> Duration {
-        // 1 / (1 - ε) is at most 1 + 2ε for clocks that deserve the name.
-        duration + duration / 1_000_000 * self.drift_ppm * 2
+        on_world_clock(duration, 1_000_000 - u64::from(self.drift_ppm))
     }
 
     /// Takes note of new leaders; returns the terms that this node has just won.
@@ -332,7 +331,7 @@ impl Elections {
         let is_ordered = ordered_in.is_some_and(|in_term| may_be_in(step, in_term));
         let quiet_for = contact.map(|at| step.clock.since(at));
         let stickiness = self.at_least(self.timing.election_timeout_min);
-        let is_free = is_ordered || self.is_let_go(step) || step.before.role == RoleKind::Leader;
+        let is_free = is_ordered || self.is_released(step) || step.before.role == RoleKind::Leader;
         ensure!(
             is_free || step.inbox.unreachable || quiet_for.is_none_or(|quiet_for| quiet_for >= stickiness),
             VoteLegality,
@@ -368,8 +367,9 @@ impl Elections {
                 self.cast(*term, node, node)
             }
             Rpc::HeartbeatReply { term, granted, .. } => {
+                let until = step.clock.after(self.at_least(*granted));
                 let bound = self.bound.entry((*term, node)).or_default();
-                *bound = (*bound).max(step.clock.after(granted.saturating_sub(*granted / 1_000_000 * self.drift_ppm)));
+                *bound = (*bound).max(until);
                 let known = self.promises[slot(node)];
                 let ends = |promise: &Promise| promise.given.after(promise.lasts);
                 let new = Promise { given: step.clock, lasts: *granted };
@@ -456,4 +456,11 @@ impl Elections {
 fn may_be_in(step: &Step<'_>, term: Term) -> bool {
     let (oldest, newest) = (step.before.hard_state.term, step.inbox.newest_term);
     term == oldest || (oldest < term && term <= newest)
+}
+
+/// How long `duration` lasts that is measured with a clock on which a million nanoseconds of the
+/// world are `rate`.
+fn on_world_clock(duration: Duration, rate: u64) -> Duration {
+    let nanos = duration.as_nanos() * 1_000_000 / u128::from(rate);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
